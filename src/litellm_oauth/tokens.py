@@ -1,0 +1,123 @@
+"""Token sets and what "valid", "due" and "expired" mean. The clock is always passed in; no I/O here.
+
+Times are seconds since the epoch (float), lengths of time are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from .errors import InvalidInput
+
+MAX_USER_ID_LENGTH = 255
+
+
+class Freshness(StrEnum):
+    """How an access token stands against the clock."""
+
+    VALID = "valid"
+    DUE = "due"
+    EXPIRED = "expired"
+
+
+class Status(StrEnum):
+    """How a user's login stands. Somebody who never logged in reads as ``logged_out`` with generation 0."""
+
+    ACTIVE = "active"
+    DUE = "due"
+    EXPIRED = "expired"
+    IN_DOUBT = "in_doubt"
+    COOLING_DOWN = "cooling_down"
+    REAUTH_REQUIRED = "reauth_required"
+    UNREADABLE = "unreadable"
+    LOGGED_OUT = "logged_out"
+
+
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """What a request upstream needs. ``generation`` goes to ``replace_rejected`` when the answer is 401."""
+
+    value: str = field(repr=False)
+    generation: int
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSet:
+    """All that one user holds. ``generation`` counts every change, never goes back and survives a logout."""
+
+    user_id: str
+    access_token: str = field(repr=False)
+    refresh_token: str | None = field(repr=False)
+    expires_at: float
+    refresh_expires_at: float | None
+    scopes: tuple[str, ...]
+    account: Mapping[str, Any] | None
+    generation: int
+
+    def freshness(self, now: float, refresh_buffer: float) -> Freshness:
+        """See :func:`freshness`."""
+        return freshness(self.expires_at, now, refresh_buffer)
+
+
+@dataclass(frozen=True, slots=True)
+class UserStatus:
+    """What may be told about a user's login: everything but the tokens.
+
+    ``expires_in`` is in seconds, never negative, None where there is no access token. ``next_attempt_at`` is
+    the moment before which the provider is not asked again. ``source`` names the tier that was read.
+    """
+
+    user_id: str
+    status: Status
+    expires_at: float | None
+    expires_in: float | None
+    refresh_expires_at: float | None
+    scopes: tuple[str, ...]
+    account: Mapping[str, Any] | None
+    generation: int
+    refresh_count: int
+    has_refresh_token: bool
+    last_error: str | None
+    next_attempt_at: float | None
+    updated_at: float | None
+    source: str
+
+    @property
+    def authenticated(self) -> bool:
+        """Whether a request of this user can be served now or after a refresh, without a new login.
+
+        True while the access token has not expired (even where the login can no longer be refreshed), and
+        for an expired one that a stored refresh token can replace. False where the values do not decrypt.
+        """
+        if self.status in (Status.LOGGED_OUT, Status.UNREADABLE):
+            return False
+        if self.expires_in is not None and self.expires_in > 0:
+            return True
+        return self.has_refresh_token and self.status is not Status.REAUTH_REQUIRED
+
+
+def freshness(expires_at: float, now: float, refresh_buffer: float) -> Freshness:
+    """``expired`` from ``expires_at`` on, ``due`` in the ``refresh_buffer`` seconds before it, else ``valid``."""
+    if now >= expires_at:
+        return Freshness.EXPIRED
+    if now >= expires_at - refresh_buffer:
+        return Freshness.DUE
+    return Freshness.VALID
+
+
+def check_user_id(user_id: str) -> str:
+    """Return ``user_id`` unchanged.
+
+    Raises InvalidInput unless it has 1 to 255 printable characters and neither starts nor ends with a space.
+    """
+    if not user_id or len(user_id) > MAX_USER_ID_LENGTH:
+        raise InvalidInput(f"A user id has 1 to {MAX_USER_ID_LENGTH} characters, not {len(user_id)}.")
+    if not user_id.isprintable():
+        raise InvalidInput("A user id holds printable characters only: no tabs, newlines or other controls.")
+    if user_id != user_id.strip():
+        raise InvalidInput("A user id neither starts nor ends with a space.")
+    return user_id
