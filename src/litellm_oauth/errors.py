@@ -50,8 +50,7 @@ class SettingsError(LitellmOAuthError):
         self.faults = tuple(faults)
         count = len(self.faults)
         head = f"The settings of litellm_oauth have {count} fault{'' if count == 1 else 's'}:"
-        super().__init__("
-- ".join([head, *self.faults]))
+        super().__init__("\n- ".join([head, *self.faults]))
 
 
 class InvalidInput(LitellmOAuthError):
@@ -165,7 +164,7 @@ class StorageUnavailable(LitellmOAuthError):
 
 
 class Unreadable(LitellmOAuthError):
-    """A stored value does not decrypt: another key, another user's value, or damage. Concerns this user only."""
+    """A stored value does not decrypt: another key, another user's value, or damage. Only this user's."""
 
     code = "unreadable"
 

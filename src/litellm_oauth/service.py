@@ -59,7 +59,7 @@ class TokenService:
     async def refresh(
         self, user: str, *, min_validity: float | None = None, force: bool = False, actor: Actor
     ) -> RefreshOutcome:
-        """Refresh where less than ``min_validity`` seconds (default: refresh_buffer) are left, or by ``force``.
+        """Refresh where less than ``min_validity`` seconds (default: refresh_buffer) are left, or forced.
 
         Raises NotLoggedIn, ReauthRequired, Unreadable, CoolingDown, ProviderUnavailable, ProviderRefused.
         """

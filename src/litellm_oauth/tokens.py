@@ -101,7 +101,7 @@ class UserStatus:
 
 
 def freshness(expires_at: float, now: float, refresh_buffer: float) -> Freshness:
-    """``expired`` from ``expires_at`` on, ``due`` in the ``refresh_buffer`` seconds before it, else ``valid``."""
+    """``expired`` from ``expires_at`` on, ``due`` ``refresh_buffer`` seconds before it, else ``valid``."""
     if now >= expires_at:
         return Freshness.EXPIRED
     if now >= expires_at - refresh_buffer:

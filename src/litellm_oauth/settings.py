@@ -1,0 +1,208 @@
+"""Every setting, read once and checked whole: one SettingsError lists all that is wrong.
+
+Settings come from ``claude_oauth:`` in config.yaml, where ``${NAME}`` and ``os.environ/NAME`` stand for the
+environment, and from the environment itself. Each variable NAME may be given as a file in NAME_FILE instead.
+No fault text holds a value that could be a secret.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import yaml
+
+from .errors import SettingsError
+from .keys import decode_key
+from .settings_reader import Environment, Section, is_loopback
+
+DEFAULT_CONFIG_PATH = "/app/config.yaml"
+ENCRYPTION_KEY = "CLAUDE_TOKEN_ENCRYPTION_KEY"
+OLD_ENCRYPTION_KEYS = "CLAUDE_TOKEN_ENCRYPTION_KEYS_OLD"
+# What Prisma, which LiteLLM uses, reads from a DATABASE_URL and libpq refuses.
+_PRISMA_PARAMETERS = frozenset(
+    ("schema", "connection_limit", "pool_timeout", "pgbouncer", "socket_timeout", "statement_cache_size")
+    + ("sslaccept", "sslidentity", "sslpassword")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderSettings:
+    """The authorization server. ``token_timeout`` is in seconds and covers one whole call."""
+
+    issuer: str
+    authorize_url: str
+    token_url: str
+    revoke_url: str | None
+    redirect_uri: str
+    client_id: str
+    client_secret: str | None = field(repr=False)
+    scopes: tuple[str, ...]
+    body: Literal["json", "form"]
+    authorize_parameters: Mapping[str, str]
+    token_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseSettings:
+    """A libpq URL and the password to use with it (None: the URL's own, or none)."""
+
+    url: str = field(repr=False)
+    password: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings. ``refresh_buffer`` is in seconds. Lists and names are those of the design."""
+
+    enabled: bool
+    use_database: bool
+    auto_refresh: bool
+    refresh_buffer: float
+    token_file: Path
+    encryption_key: str = field(repr=False)
+    encryption_keys_old: tuple[str, ...] = field(repr=False)
+    anonymous_api: bool
+    shared_default: bool
+    sandbox: bool
+    public_url: str
+    allowed_api_bases: tuple[str, ...]
+    provider: ProviderSettings
+    database: DatabaseSettings | None
+    master_key: str | None = field(repr=False)
+
+
+def config_path(environ: Mapping[str, str] | None = None) -> Path:
+    """Where config.yaml is: LITELLM_OAUTH_CONFIG, else CONFIG_FILE_PATH, else /app/config.yaml."""
+    env = os.environ if environ is None else environ
+    return Path(env.get("LITELLM_OAUTH_CONFIG") or env.get("CONFIG_FILE_PATH") or DEFAULT_CONFIG_PATH)
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read config.yaml and the environment. Raises SettingsError with every fault."""
+    env = os.environ if environ is None else environ
+    path = config_path(env)
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise SettingsError([f"{path}: cannot be read ({reason}); set LITELLM_OAUTH_CONFIG to it"]) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" near line {mark.line + 1}" if mark is not None else ""
+        raise SettingsError([f"{path}: is not valid YAML{where}; mend the file"]) from None
+    section = document.get("claude_oauth") if isinstance(document, dict) else None
+    if not isinstance(section, dict):
+        shape = "is missing" if section is None else "is not a mapping"
+        raise SettingsError(
+            [f"claude_oauth: {shape} in {path}; add the section with your provider's settings"]
+        )
+    return parse_settings(section, env)
+
+
+def parse_settings(section: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
+    """Check the ``claude_oauth`` mapping against the environment. Raises SettingsError with every fault."""
+    faults: list[str] = []
+    env = Environment(environ, faults)
+    top = Section(section, "claude_oauth", env, faults)
+    enabled = top.boolean("enabled", True)
+    # A switched-off module asks for nothing; what is given still has to have the right shape.
+    top.required = enabled
+    use_database = top.boolean("use_database", True)
+    sandbox = top.boolean("sandbox", False)
+    anonymous_api = top.boolean("anonymous_api", False)
+    public_url = top.url("public_url", "http://localhost:4000")
+    settings = Settings(
+        enabled=enabled,
+        use_database=use_database,
+        auto_refresh=top.boolean("auto_refresh", True),
+        refresh_buffer=top.number("refresh_buffer", 300, low=0, high=86_400),
+        token_file=Path(top.text("token_file", "~/.litellm/claude_tokens.json")).expanduser(),
+        encryption_key=top.secret("encryption_key", ENCRYPTION_KEY),
+        encryption_keys_old=tuple(env.get(OLD_ENCRYPTION_KEYS).replace(",", " ").split()),
+        anonymous_api=anonymous_api,
+        shared_default=top.boolean("shared_default", False),
+        sandbox=sandbox,
+        public_url=public_url,
+        allowed_api_bases=top.urls("allowed_api_bases"),
+        provider=_provider(top.section("provider"), sandbox),
+        database=_database(env, faults, required=enabled and use_database),
+        master_key=env.get("LITELLM_MASTER_KEY") or None,
+    )
+    if anonymous_api and not (sandbox and is_loopback(public_url)):
+        faults.append(
+            "claude_oauth.anonymous_api: true opens the login to everybody who reaches the port, so it is "
+            "allowed only with sandbox: true and a public_url on loopback; set it to false"
+        )
+    _check_keys(settings, faults)
+    top.refuse_unknown()
+    if faults:
+        raise SettingsError(faults)
+    return settings
+
+
+def _check_keys(settings: Settings, faults: list[str]) -> None:
+    named = [("claude_oauth.encryption_key", settings.encryption_key)] if settings.encryption_key else []
+    named += [(f"{OLD_ENCRYPTION_KEYS}[{n}]", key) for n, key in enumerate(settings.encryption_keys_old)]
+    for name, key in named:
+        try:
+            decode_key(key)
+        except ValueError as error:
+            faults.append(f"{name}: is {error}; make one with: openssl rand -hex 32")
+
+
+def _provider(section: Section, sandbox: bool) -> ProviderSettings:
+    authorize_url = section.url("authorize_url", secure=not sandbox)
+    split = urlsplit(authorize_url)
+    provider = ProviderSettings(
+        issuer=section.url("issuer", f"{split.scheme}://{split.netloc}" if authorize_url else ""),
+        authorize_url=authorize_url,
+        token_url=section.url("token_url", secure=not sandbox),
+        revoke_url=section.url("revoke_url", "", secure=not sandbox) or None,
+        redirect_uri=section.url("redirect_uri", secure=not sandbox),
+        client_id=section.text("client_id"),
+        client_secret=section.secret("client_secret", "CLAUDE_OAUTH_CLIENT_SECRET", default="") or None,
+        scopes=section.words("scopes", ("user:inference", "user:profile")),
+        body="form" if section.choice("body", ("json", "form"), "json") == "form" else "json",
+        authorize_parameters=section.strings("authorize_parameters"),
+        token_timeout=section.number("token_timeout", 30, low=1, high=300),
+    )
+    section.refuse_unknown()
+    return provider
+
+
+def _database(env: Environment, faults: list[str], *, required: bool) -> DatabaseSettings | None:
+    name = "LITELLM_OAUTH_DATABASE_URL"
+    url = env.get(name)
+    if not url:
+        name = "DATABASE_URL"
+        url = _without_prisma_parameters(env.get(name))
+    if not url:
+        if required:
+            faults.append(
+                "LITELLM_OAUTH_DATABASE_URL: is missing (use_database is true); set it to "
+                "postgresql://USER@HOST:5432/DATABASE and LITELLM_OAUTH_DATABASE_PASSWORD_FILE to the file "
+                "with its password"
+            )
+        return None
+    try:
+        split = urlsplit(url)
+        usable = split.scheme in ("postgresql", "postgres") and split.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        faults.append(f"{name}: is not a URL of the form postgresql://USER@HOST:5432/DATABASE; correct it")
+    return DatabaseSettings(url=url, password=env.get("LITELLM_OAUTH_DATABASE_PASSWORD") or None)
+
+
+def _without_prisma_parameters(url: str) -> str:
+    try:
+        split = urlsplit(url)
+    except ValueError:
+        return url
+    kept = [pair for pair in parse_qsl(split.query) if pair[0] not in _PRISMA_PARAMETERS]
+    return urlunsplit(split._replace(query=urlencode(kept)))
