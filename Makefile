@@ -1,0 +1,68 @@
+# The commands of the kit. `make` alone lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+INVENTORY ?= inventories/sandbox
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export ANSIBLE_INVENTORY := $(INVENTORY)
+
+.PHONY: help
+help: ## list these commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+.PHONY: up
+up: $(VENV)/control ## install what is missing and deploy the stack of $(INVENTORY)
+	@ansible-playbook site.yml
+
+.PHONY: down
+down: $(VENV)/control ## remove the stack's containers and networks; logins and secrets stay
+	@ansible-playbook playbooks/teardown.yml -e confirm=true
+
+.PHONY: smoke
+smoke: $(VENV)/control ## log in, chat, stream and refresh once against the running stack
+	@ansible-playbook playbooks/smoke.yml
+
+.PHONY: images
+images: $(VENV)/control ## start the engine and build the images, nothing more
+	@ansible-playbook site.yml --tags images
+
+.PHONY: check
+check: lint unit ## the quick part of the tests, under a minute
+
+.PHONY: lint
+lint: $(VENV)/dev ## ruff, mypy, ansible-lint and yamllint
+	@tests/run lint
+
+.PHONY: unit
+unit: $(VENV)/dev
+	@tests/run unit
+
+.PHONY: test
+test: $(VENV)/dev ## the whole test suite
+	@tests/run all
+
+.PHONY: lock
+lock: ## resolve requirements/*.in anew, with hashes
+	@for file in requirements/control requirements/dev requirements/gateway images/sandbox/requirements; do \
+	  echo "locking $$file.txt"; \
+	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+	    --custom-compile-command "make lock" --output-file $$file.txt $$file.in; \
+	done
+
+# The virtual environments' stamps: made again when a lock file changes.
+$(VENV)/bin/python:
+	@scripts/make-venv $(PYTHON) $(VENV)
+
+$(VENV)/control: requirements/control.txt | $(VENV)/bin/python
+	@echo "Installing the control node's packages into $(VENV) (about half a minute)"
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+$(VENV)/dev: requirements/dev.txt | $(VENV)/bin/python
+	@echo "Installing the developer's packages into $(VENV) (about a minute)"
+	@$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@ $(VENV)/control
