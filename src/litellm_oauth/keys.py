@@ -25,7 +25,7 @@ def decode_key(text: str) -> bytes:
             raw = b""
     if len(raw) != KEY_BYTES:
         raise ValueError(
-            f"text of {len(text)} characters, not a key: a key is a Fernet key, 64 hex digits, or base64 of 32 bytes"
+            f"text of {len(text)} characters, not a key (a Fernet key, 64 hex digits, or base64 of 32 bytes)"
         )
     if len(set(raw)) == 1:
         raise ValueError("one byte repeated, a placeholder and not a key")

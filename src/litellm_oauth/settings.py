@@ -8,6 +8,7 @@ No fault text holds a value that could be a secret.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +25,9 @@ DEFAULT_CONFIG_PATH = "/app/config.yaml"
 ENCRYPTION_KEY = "CLAUDE_TOKEN_ENCRYPTION_KEY"
 OLD_ENCRYPTION_KEYS = "CLAUDE_TOKEN_ENCRYPTION_KEYS_OLD"
 # What Prisma, which LiteLLM uses, reads from a DATABASE_URL and libpq refuses.
-_PRISMA_PARAMETERS = frozenset(
-    ("schema", "connection_limit", "pool_timeout", "pgbouncer", "socket_timeout", "statement_cache_size")
-    + ("sslaccept", "sslidentity", "sslpassword")
+_PRISMA_PARAMETERS = re.compile(
+    "schema|connection_limit|pool_timeout|pgbouncer|socket_timeout|statement_cache_size"
+    "|ssl(accept|identity|password)"
 )
 
 
@@ -204,5 +205,5 @@ def _without_prisma_parameters(url: str) -> str:
         split = urlsplit(url)
     except ValueError:
         return url
-    kept = [pair for pair in parse_qsl(split.query) if pair[0] not in _PRISMA_PARAMETERS]
+    kept = [pair for pair in parse_qsl(split.query) if not _PRISMA_PARAMETERS.fullmatch(pair[0])]
     return urlunsplit(split._replace(query=urlencode(kept)))

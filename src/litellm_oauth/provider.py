@@ -1,0 +1,218 @@
+"""The OAuth 2.0 client: authorize URL, code exchange, refresh (RFC 6749, RFC 7636) and revocation (RFC 7009).
+
+Errors are types. No exception text holds a token, a code, or anything else that the provider sent, apart from
+its error code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import httpx
+
+from .errors import InvalidGrant, ProviderRefused, ProviderUnavailable
+from .grant import Grant, error_code, parse_grant, retry_after
+from .settings import ProviderSettings
+
+_log = logging.getLogger(__name__)
+# A token answer is a few kilobytes; more is not one, and is not read into memory.
+MAX_ANSWER_BYTES = 262_144
+_TRY_LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+
+
+class Provider:
+    """One authorization server. The HTTP client is passed in and stays the caller's to close."""
+
+    def __init__(
+        self, settings: ProviderSettings, client: httpx.AsyncClient, clock: Callable[[], float]
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._clock = clock
+
+    @property
+    def issuer(self) -> str:
+        """Pinned to each pending login against mix-up (RFC 9700 §4.4)."""
+        return self._settings.issuer
+
+    @property
+    def redirect_uri(self) -> str:
+        return self._settings.redirect_uri
+
+    @property
+    def token_timeout(self) -> float:
+        """The longest a call takes, in seconds."""
+        return self._settings.token_timeout
+
+    def authorization_url(self, *, challenge: str, state: str) -> str:
+        """Where the person consents (RFC 6749 §4.1.1, RFC 7636 §4.3)."""
+        split = urlsplit(self._settings.authorize_url)
+        parameters = {
+            **dict(parse_qsl(split.query)),
+            **self._settings.authorize_parameters,
+            "client_id": self._settings.client_id,
+            "response_type": "code",
+            "redirect_uri": self._settings.redirect_uri,
+            "scope": " ".join(self._settings.scopes),
+            "code_challenge": challenge,
+            "code_challenge_method": "S256",
+            "state": state,
+        }
+        return urlunsplit(split._replace(query=urlencode(parameters)))
+
+    async def exchange(self, *, code: str, verifier: str, state: str | None) -> Grant:
+        """Code for tokens (RFC 6749 §4.1.3, RFC 7636 §4.5). Some providers want the ``state`` as well.
+
+        Raises InvalidGrant, ProviderRefused, ProviderUnavailable.
+        """
+        body = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": self._settings.redirect_uri,
+            "code_verifier": verifier,
+        }
+        if state is not None:
+            body["state"] = state
+        return await self._ask_for_tokens(body)
+
+    async def refresh(self, refresh_token: str) -> Grant:
+        """New tokens (RFC 6749 §6). No scope is sent, so that the granted ones stay.
+
+        Raises InvalidGrant, ProviderRefused, ProviderUnavailable.
+        """
+        return await self._ask_for_tokens({"grant_type": "refresh_token", "refresh_token": refresh_token})
+
+    async def revoke(self, token: str, hint: str) -> bool | None:
+        """Revoke a token (RFC 7009 §2.1); ``hint`` is ``refresh_token`` or ``access_token``.
+
+        True: the provider confirmed it (200, also for a token it did not know, RFC 7009 §2.2). False: it did
+        not, whatever the reason. None: no revocation endpoint is configured. Never raises for the provider.
+        """
+        if self._settings.revoke_url is None:
+            return None
+        try:
+            status, _, _ = await self._post(
+                self._settings.revoke_url, {"token": token, "token_type_hint": hint}
+            )
+        except ProviderUnavailable as error:
+            _log.warning("the provider did not confirm a revocation: %s", error.reason)
+            return False
+        return status == HTTPStatus.OK
+
+    async def _ask_for_tokens(self, body: dict[str, str]) -> Grant:
+        status, headers, content = await self._post(self._settings.token_url, body)
+        answer = _json_object(content)
+        if status == HTTPStatus.OK:
+            return parse_grant(answer)
+        raise self._failure(status, headers, answer)
+
+    async def _post(self, url: str, body: dict[str, str]) -> tuple[int, httpx.Headers, bytes]:
+        fields = {**body, "client_id": self._settings.client_id}
+        if self._settings.client_secret is not None:
+            fields["client_secret"] = self._settings.client_secret
+        as_json = self._settings.body == "json"
+        request = self._client.build_request(
+            "POST",
+            url,
+            json=fields if as_json else None,
+            data=None if as_json else fields,
+            headers={"Accept": "application/json"},
+            timeout=self._settings.token_timeout,
+        )
+        try:
+            # httpx limits the wait for each piece; a server that drips bytes is limited here.
+            async with asyncio.timeout(self._settings.token_timeout):
+                # A redirect would carry the token to a host nobody configured.
+                response = await self._client.send(request, stream=True, follow_redirects=False)
+                try:
+                    return response.status_code, response.headers, await _read(response)
+                finally:
+                    await response.aclose()
+        except (
+            httpx.ConnectError,
+            httpx.ConnectTimeout,
+            httpx.PoolTimeout,
+            httpx.UnsupportedProtocol,
+        ) as error:
+            raise ProviderUnavailable(
+                f"The provider cannot be reached at {_host(url)} ({type(error).__name__}). Check the "
+                "network and claude_oauth.provider; it is tried again later.",
+                reason="network",
+            ) from None
+        except (TimeoutError, httpx.TimeoutException):
+            raise ProviderUnavailable(
+                f"The provider at {_host(url)} did not answer within {self._settings.token_timeout:g} s. "
+                "It is tried again later.",
+                reason="timeout",
+                maybe_spent=True,
+            ) from None
+        except httpx.HTTPError as error:
+            raise ProviderUnavailable(
+                f"The connection to the provider at {_host(url)} broke off ({type(error).__name__}). "
+                "It is tried again later.",
+                reason="network",
+                maybe_spent=True,
+            ) from None
+
+    def _failure(
+        self, status: int, headers: httpx.Headers, answer: Mapping[str, Any] | None
+    ) -> InvalidGrant | ProviderRefused | ProviderUnavailable:
+        host = _host(self._settings.token_url)
+        wait = retry_after(headers.get("retry-after"), self._clock())
+        if status == HTTPStatus.NOT_FOUND or 300 <= status < 400:
+            return ProviderUnavailable(
+                f"The token endpoint at {host} answered {status}: that is the wrong host or path, and says "
+                "nothing about the login. Correct claude_oauth.provider.token_url.",
+                reason="wrong_host",
+                retry_after=wait,
+            )
+        if status in _TRY_LATER:
+            return ProviderUnavailable(
+                f"The provider at {host} asks to be left in peace (HTTP {status}). It is tried again later.",
+                reason="rate_limited" if status == HTTPStatus.TOO_MANY_REQUESTS else f"http_{status}",
+                retry_after=wait,
+            )
+        error = error_code(answer)
+        if 400 <= status < 500 and error == "invalid_grant":
+            return InvalidGrant("The provider refused the grant (invalid_grant).")
+        if 400 <= status < 500 and error is not None:
+            return ProviderRefused(
+                f"The provider at {host} refused the request ({error}, HTTP {status}). "
+                "Check client_id, client_secret and scopes in claude_oauth.provider.",
+                error=error,
+            )
+        return ProviderUnavailable(
+            f"The provider at {host} answered HTTP {status} without a usable reason. "
+            "It is tried again later.",
+            reason="server_error" if status >= 500 else f"http_{status}",
+            retry_after=wait,
+            # A gateway that gave up waiting may have passed the request on.
+            maybe_spent=status == HTTPStatus.GATEWAY_TIMEOUT,
+        )
+
+
+async def _read(response: httpx.Response) -> bytes:
+    content = bytearray()
+    async for piece in response.aiter_bytes():
+        content += piece
+        if len(content) > MAX_ANSWER_BYTES:
+            return b""
+    return bytes(content)
+
+
+def _json_object(content: bytes) -> Mapping[str, Any] | None:
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc
