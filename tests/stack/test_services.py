@@ -1,0 +1,105 @@
+"""PostgreSQL, Redis and the containers are what the inventory and the source documents promise."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from .conftest import Stack, docker
+
+SERVICES = ["litellm", "db", "redis", "sandbox"]
+
+
+def inspect(stack: Stack, service: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(docker("inspect", stack.container(service)).stdout)[0]
+    return result
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_runs_without_privileges(stack: Stack, service: str) -> None:
+    config = inspect(stack, service)
+    host = config["HostConfig"]
+    assert config["State"]["Running"]
+    assert config["Config"]["User"].split(":")[0] not in ("", "0", "root")
+    assert host["ReadonlyRootfs"]
+    assert host["CapDrop"] == ["ALL"]
+    assert "no-new-privileges:true" in host["SecurityOpt"]
+    assert host["Memory"] > 0
+    assert host["PidsLimit"] > 0
+    assert host["LogConfig"]["Config"]["max-size"]
+    assert host["RestartPolicy"]["Name"] == "unless-stopped"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_root_file_system_is_read_only(stack: Stack, service: str) -> None:
+    assert stack.exec(service, "sh", "-c", "touch /probe").returncode != 0
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_no_secret_shows_in_inspect_or_logs(stack: Stack, service: str) -> None:
+    shown = docker("inspect", stack.container(service)).stdout + stack.logs(service)
+    assert [name for name, value in stack.secrets().items() if value in shown] == []
+
+
+def test_only_the_gateway_and_the_sandbox_are_published_and_on_loopback(stack: Stack) -> None:
+    published = {
+        service: [binding["HostIp"] for ports in bindings.values() for binding in ports or []]
+        for service in SERVICES
+        if (bindings := inspect(stack, service)["NetworkSettings"]["Ports"])
+    }
+    assert {service: hosts for service, hosts in published.items() if hosts} == {
+        "litellm": ["127.0.0.1"],
+        "sandbox": ["127.0.0.1"],
+    }
+
+
+def test_the_data_have_no_way_out(stack: Stack) -> None:
+    network = json.loads(docker("network", "inspect", f"{stack.name}_backend").stdout)[0]
+    assert network["Internal"]
+    for service in ("db", "redis"):
+        assert list(inspect(stack, service)["NetworkSettings"]["Networks"]) == [f"{stack.name}_backend"]
+
+
+@pytest.mark.parametrize("owner, uid", [("gateway", 10001), ("db", 999), ("redis", 10003)])
+def test_secret_files_are_their_service_s_alone(stack: Stack, owner: str, uid: int) -> None:
+    for folder in (stack.directory, stack.directory / "secrets", stack.directory / "config"):
+        assert (folder.stat().st_uid, folder.stat().st_mode & 0o777) == (0, 0o700)
+    files = [file for file in (stack.directory / "secrets" / owner).iterdir() if not file.name.startswith(".")]
+    assert files
+    assert {(file.stat().st_uid, file.stat().st_mode & 0o777) for file in files} == {(uid, 0o600)}
+
+
+def test_postgresql_is_17_and_answers_the_documents_commands(stack: Stack) -> None:
+    assert stack.exec("db", "pg_isready", "-U", "llmproxy", "-d", "litellm").returncode == 0
+    query = 'SELECT user_id, expires_at, refresh_count FROM "LiteLLM_ClaudeOAuthTokens";'
+    for command, wanted in (("SHOW server_version", "17."), (query, "refresh_count"), ("\\dt", "LiteLLM_ClaudeOAuthTokens")):
+        result = stack.exec("db", "psql", "-U", "llmproxy", "-d", "litellm", "-c", command)
+        assert result.returncode == 0, result.stderr
+        assert wanted in result.stdout
+
+
+def test_the_gateway_s_role_is_no_superuser(stack: Stack) -> None:
+    query = "SELECT rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls FROM pg_roles WHERE rolname = 'llmproxy'"
+    assert stack.exec("db", "psql", "-U", "llmproxy", "-d", "litellm", "-Atc", query).stdout.strip() == "f"
+
+
+def test_redis_is_8_and_strangers_may_only_ping(stack: Stack) -> None:
+    assert stack.exec("redis", "redis-server", "--version").stdout.split("v=")[1].startswith("8.")
+    assert stack.exec("redis", "redis-cli", "ping").stdout.strip() == "PONG"
+    for command in (("get", "x"), ("keys", "*"), ("config", "get", "*"), ("flushall",), ("acl", "list"), ("info",)):
+        assert "NOPERM" in stack.exec("redis", "redis-cli", *command).stdout
+
+
+def test_redis_lets_the_gateway_reach_its_own_keys_only(stack: Stack) -> None:
+    login = 'redis-cli --no-auth-warning --user litellm --pass "$(cat /run/secrets/redis_password)" '
+
+    def run(command: str) -> str:
+        return stack.exec("redis", "sh", "-c", login + command).stdout.strip()
+
+    assert run("set litellm_oauth:probe 1 ex 5") == "OK"
+    assert run("get litellm_oauth:probe") == "1"
+    assert "NOPERM" in run("get other:probe")
+    assert "NOPERM" in run("flushall")
+    assert "NOPERM" in run("config get '*'")
