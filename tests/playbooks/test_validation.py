@@ -1,0 +1,64 @@
+"""A wrong variable stops site.yml before anything is touched, in one message that lists every fault."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# fault by fault: the variable, a wrong value, and what the message must say of it
+FAULTS: list[tuple[str, Any, str]] = [
+    ("litellm_oauth_client_id", "", "litellm_oauth_client_id is empty: set it to the OAuth client"),
+    ("litellm_oauth_port", "http", "litellm_oauth_port is"),
+    ("litellm_oauth_workers", 0, "litellm_oauth_workers is 0: set it to a number between 1 and 64"),
+    ("litellm_oauth_refresh_buffer", -5, "litellm_oauth_refresh_buffer is -5"),
+    ("litellm_oauth_encryption_key", "obviously-not-a-key", "litellm_oauth_encryption_key is malformed"),
+    ("litellm_oauth_master_key", "hunter2-hunter2-hunter2", "litellm_oauth_master_key is malformed"),
+    ("litellm_oauth_token_url", "provider.example.com", "litellm_oauth_token_url: give a whole URL"),
+    ("litellm_oauth_token_body", "xml", "litellm_oauth_token_body"),
+    ("litellm_oauth_models", [{"name": "a", "model": "b", "api_key": "sk-pasted-key"}], "neither `oauth` nor"),
+    ("litellm_oauth_allowed_api_bases", ["https://elsewhere.example.com"], "litellm_oauth_allowed_api_bases lacks"),
+    ("service_stack", "No Good", 'service_stack is "No Good"'),
+    ("service_directory", "etc", 'service_directory is "etc"'),
+    ("postgres_memory", "plenty", "postgres_memory"),
+    ("postgres_user", "postgres", "another role than postgres"),
+    ("litellm_oauth_prot", 4000, "litellm_oauth_prot: no role knows this variable"),
+]
+SECRETS = ("obviously-not-a-key", "hunter2-hunter2-hunter2", "sk-pasted-key")
+
+
+def site(variables: dict[str, Any], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["ansible-playbook", "site.yml", "--extra-vars", json.dumps(variables), *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture(scope="module")
+def refused() -> subprocess.CompletedProcess[str]:
+    # If the check were missing, the first thing that is touched would be the engine: "-vvv" would show it.
+    return site({name: value for name, value, _ in FAULTS}, "-vvv")
+
+
+@pytest.mark.parametrize("message", [message for _, _, message in FAULTS], ids=[name for name, _, _ in FAULTS])
+def test_every_fault_is_named_with_its_mend(refused: subprocess.CompletedProcess[str], message: str) -> None:
+    assert message in " ".join(refused.stdout.split())
+
+
+def test_nothing_was_touched(refused: subprocess.CompletedProcess[str]) -> None:
+    assert refused.returncode != 0
+    assert "docker_engine" not in refused.stdout.split("PLAY RECAP")[0].split("Check all variables")[-1]
+    assert "changed=0" in refused.stdout
+
+
+def test_no_secret_is_shown_even_with_vvv(refused: subprocess.CompletedProcess[str]) -> None:
+    assert [secret for secret in SECRETS if secret in refused.stdout + refused.stderr] == []
+
+
+def test_an_anonymous_api_is_refused_outside_loopback() -> None:
+    result = site({"litellm_oauth_anonymous_api": True, "litellm_oauth_address": "0.0.0.0"})
+    assert result.returncode != 0
+    assert "litellm_oauth_anonymous_api opens logins without a key" in " ".join(result.stdout.split())
