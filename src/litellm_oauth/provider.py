@@ -156,7 +156,7 @@ class Provider:
             raise ProviderUnavailable(
                 f"The connection to the provider at {_host(url)} broke off ({type(error).__name__}). "
                 "It is tried again later.",
-                reason="network",
+                reason="answer_lost",
                 maybe_spent=True,
             ) from None
 

@@ -1,0 +1,159 @@
+"""Where tokens live. One small protocol; the service composes the stores and is the only one that writes.
+
+Each method is one step that happens whole or not at all, and raises StorageUnavailable where the store cannot
+be reached. A ``note`` is written to the audit table in the same step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+from uuid import UUID
+
+from .rows import (
+    Attempt,
+    Claim,
+    NewLogin,
+    Note,
+    PendingLogin,
+    RowStatus,
+    Sealed,
+    TokenRow,
+    Tombstone,
+)
+
+__all__ = [
+    "Attempt",
+    "Claim",
+    "LoginStore",
+    "NewLogin",
+    "Note",
+    "PendingLogin",
+    "RowStatus",
+    "Sealed",
+    "TokenRow",
+    "TokenStore",
+    "Tombstone",
+]
+
+
+class TokenStore(Protocol):
+    """The authority for token rows. Generations only grow; every write checks what it replaces."""
+
+    @property
+    def source(self) -> str:
+        """The name of this tier, shown in a user's status."""
+        ...
+
+    @property
+    def down(self) -> bool:
+        """Whether the store failed so recently that a request had better not wait for it."""
+        ...
+
+    @property
+    def steady(self) -> bool:
+        """Whether the store has answered for so long that others had time to save what came in an outage."""
+        ...
+
+    async def load(self, user: str) -> TokenRow | None:
+        """The user's row, or None for somebody who never logged in."""
+        ...
+
+    async def page(self, after: str | None, limit: int) -> Sequence[TokenRow]:
+        """Up to ``limit`` rows with a user id after ``after``, in order of the user id."""
+        ...
+
+    async def claim(
+        self, user: str, generation: int, attempt: Attempt, lease: float, *, doubtful: bool
+    ) -> Claim | None:
+        """Take the lease on exactly this generation for ``lease`` seconds, and commit the attempt.
+
+        None where it cannot be had: another lease lives, the generation moved, there is nothing to spend, or
+        an attempt is in doubt. With ``doubtful`` an attempt in doubt is followed by another one, once the
+        access token has expired.
+        """
+        ...
+
+    async def claim_due(
+        self, buffer: float, attempt: Attempt, lease: float, *, doubtful: bool
+    ) -> Claim | None:
+        """Take the lease on one user whose token expires within ``buffer`` seconds and may be tried now."""
+        ...
+
+    async def renew(self, claim: Claim, lease: float) -> bool:
+        """Prolong an own lease. False where it is no longer the own one."""
+        ...
+
+    async def save(self, claim: Claim, sealed: Sealed, note: Note) -> TokenRow | None:
+        """Write what the provider gave and end the attempt. None where generation or attempt moved on."""
+        ...
+
+    async def fail(self, claim: Claim, last_error: str, wait: float, note: Note) -> bool:
+        """End the attempt without a token; the provider is left in peace for ``wait`` seconds."""
+        ...
+
+    async def condemn(self, claim: Claim, last_error: str, note: Note) -> bool:
+        """End the attempt and mark the login dead, where the refresh token that was spent is still stored."""
+        ...
+
+    async def cool(self, user: str, generation: int, last_error: str, wait: float, note: Note) -> bool:
+        """Leave the provider in peace for this user, where the generation is still this one."""
+        ...
+
+    async def log_in(
+        self, login: PendingLogin, claimed_by: UUID, sealed: Sealed, note: Note
+    ) -> TokenRow | None:
+        """Use up a claimed login, write its tokens, end any attempt. None where the claim was lost."""
+        ...
+
+    async def log_out(self, user: str, note: Note) -> Tombstone | None:
+        """Take the tokens away, raise the generation, end any attempt. None where nobody was logged in."""
+        ...
+
+    async def next_due_in(self, buffer: float) -> float | None:
+        """Seconds until the next token is due and may be tried (negative: it is); None if there is none."""
+        ...
+
+    async def touch(self, last_used: Mapping[str, float]) -> None:
+        """Record when tokens were last handed out."""
+        ...
+
+    async def write_note(self, note: Note) -> None:
+        """Add a line to the audit table on its own."""
+        ...
+
+    async def key_checks(self) -> Mapping[str, str]:
+        """The check values of the encryption keys in use, by key id."""
+        ...
+
+    async def add_key_check(self, key_id: str, check_value: str) -> None:
+        """Store a key's check value; an existing one stays."""
+        ...
+
+
+class LoginStore(Protocol):
+    """Logins that wait for their code."""
+
+    async def add(self, login: NewLogin, note: Note, keep: int) -> float:
+        """Store a login, keeping at most ``keep`` of this user's; returns when it expires."""
+        ...
+
+    async def of_user(self, user: str) -> Sequence[PendingLogin]:
+        """This user's logins, the newest first; used and expired ones too while they are remembered."""
+        ...
+
+    async def claim(self, login_id: UUID, claimed_by: UUID, lease: float) -> bool:
+        """Take the login for one exchange. False where another holds it, or it was used or has expired."""
+        ...
+
+    async def release(self, login_id: UUID, claimed_by: UUID) -> None:
+        """Give an own claim back; the login can be tried again."""
+        ...
+
+    async def use_up(self, login_id: UUID, claimed_by: UUID, note: Note) -> None:
+        """End a claimed login whose code was refused."""
+        ...
+
+    async def purge(self, remember: float) -> int:
+        """Remove logins that expired more than ``remember`` seconds ago; returns how many."""
+        ...

@@ -1,0 +1,282 @@
+"""The authority: token rows and the audit table in PostgreSQL. One statement a step, the database's clock.
+
+A step and its line in the audit table are one statement, so that neither is ever without the other.
+"""
+
+# ruff: noqa: S608 -- only constants of this package go into the texts; values are always bound
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from psycopg.rows import DictRow
+from psycopg.types.json import Jsonb
+
+from .database import Database
+from .rows import Attempt, Claim, Note, PendingLogin, RowStatus, Sealed, TokenRow, Tombstone
+
+TOKENS = 'claude_oauth."LiteLLM_ClaudeOAuthTokens"'
+LOGINS = 'claude_oauth."LiteLLM_ClaudeOAuthLogins"'
+AUDIT = 'claude_oauth."LiteLLM_ClaudeOAuthAudit"'
+
+_EPOCH = "extract(epoch FROM t.{0})::float8 AS {0}"
+_COLUMNS = f"""t.user_id, t.access_token_encrypted, t.refresh_token_encrypted, t.scopes, t.account,
+  t.generation, t.status, t.last_error, t.attempt_host, t.refresh_count,
+  {_EPOCH.format("expires_at")}, {_EPOCH.format("refresh_expires_at")}, {_EPOCH.format("next_attempt_at")},
+  {_EPOCH.format("updated_at")}, extract(epoch FROM clock_timestamp())::float8 AS read_at,
+  greatest(0, coalesce(extract(epoch FROM t.lease_until - clock_timestamp()), 0))::float8 AS leased_for,
+  t.attempt_id IS NOT NULL AND coalesce(t.lease_until <= clock_timestamp(), true) AS in_doubt"""
+
+_IDLE = "(t.lease_until IS NULL OR t.lease_until <= clock_timestamp())"
+_SPENDABLE = f"""t.status = 'active' AND t.refresh_token_encrypted IS NOT NULL AND {_IDLE}
+  AND (t.attempt_id IS NULL OR (%(doubtful)s AND t.expires_at <= clock_timestamp()))"""
+_TAKE_LEASE = """lease_owner = %(owner)s, attempt_id = %(attempt)s, attempt_host = %(host)s,
+  lease_until = clock_timestamp() + make_interval(secs => %(lease)s)"""
+_END_ATTEMPT = "lease_owner = NULL, lease_until = NULL, attempt_id = NULL, attempt_host = NULL"
+_OWN_ATTEMPT = "t.user_id = %(user)s AND t.generation = %(generation)s AND t.attempt_id = %(attempt)s"
+_UPDATED = "updated_at = clock_timestamp(), updated_by = %(actor)s"
+_WAIT = "next_attempt_at = clock_timestamp() + make_interval(secs => %(wait)s)"
+_SEALED = """access_token_encrypted = %(access)s, refresh_token_encrypted = %(refresh)s,
+  expires_at = to_timestamp(%(expires_at)s), refresh_expires_at = to_timestamp(%(refresh_expires_at)s),
+  scopes = %(scopes)s, account = %(account)s, status = 'active', last_error = NULL,
+  next_attempt_at = clock_timestamp() + make_interval(secs => %(rest)s)"""
+_NOTE = f"""INSERT INTO {AUDIT} (actor, origin, action, user_id, outcome, detail, generation)
+  SELECT %(actor)s, %(origin)s, %(action)s, %(user)s, %(outcome)s, %(detail)s, generation"""
+
+_LOAD = f"SELECT {_COLUMNS} FROM {TOKENS} t WHERE t.user_id = %(user)s"
+_PAGE = (
+    f"""SELECT {_COLUMNS} FROM {TOKENS} t WHERE t.user_id > %(after)s ORDER BY t.user_id LIMIT %(limit)s"""
+)
+_CLAIM = f"""
+WITH before AS (SELECT user_id, attempt_host, attempt_id IS NOT NULL AS doubted FROM {TOKENS}
+                WHERE user_id = %(user)s FOR UPDATE)
+UPDATE {TOKENS} t SET {_TAKE_LEASE} FROM before b
+WHERE t.user_id = b.user_id AND t.generation = %(generation)s AND {_SPENDABLE}
+RETURNING {_COLUMNS}, b.doubted, b.attempt_host AS doubted_host"""
+_CLAIM_DUE = f"""
+WITH before AS (
+  SELECT t.user_id, t.attempt_host, t.attempt_id IS NOT NULL AS doubted FROM {TOKENS} t
+  WHERE {_SPENDABLE} AND t.expires_at <= clock_timestamp() + make_interval(secs => %(buffer)s)
+    AND (t.next_attempt_at IS NULL OR t.next_attempt_at <= clock_timestamp())
+  ORDER BY t.expires_at LIMIT 1 FOR UPDATE SKIP LOCKED)
+UPDATE {TOKENS} t SET {_TAKE_LEASE} FROM before b WHERE t.user_id = b.user_id
+RETURNING {_COLUMNS}, b.doubted, b.attempt_host AS doubted_host"""
+_RENEW = f"""
+UPDATE {TOKENS} t SET lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
+WHERE {_OWN_ATTEMPT} AND t.lease_owner = %(owner)s"""
+_SAVE = f"""
+WITH saved AS (
+  UPDATE {TOKENS} t SET {_SEALED}, generation = t.generation + 1, refresh_count = t.refresh_count + 1,
+    {_END_ATTEMPT}, {_UPDATED}
+  WHERE {_OWN_ATTEMPT} RETURNING {_COLUMNS}),
+noted AS ({_NOTE} FROM saved)
+SELECT * FROM saved"""
+_FAIL = f"""
+WITH failed AS (
+  UPDATE {TOKENS} t SET last_error = %(last_error)s, {_WAIT}, {_END_ATTEMPT}, {_UPDATED}
+  WHERE {_OWN_ATTEMPT} RETURNING t.generation)
+{_NOTE} FROM failed"""
+_CONDEMN = f"""
+WITH condemned AS (
+  UPDATE {TOKENS} t SET status = 'reauth_required', last_error = %(last_error)s, next_attempt_at = NULL,
+    {_END_ATTEMPT}, {_UPDATED}
+  WHERE {_OWN_ATTEMPT} AND t.refresh_token_encrypted = %(spent)s RETURNING t.generation)
+{_NOTE} FROM condemned"""
+_COOL = f"""
+WITH cooled AS (
+  UPDATE {TOKENS} t SET last_error = %(last_error)s, {_WAIT}, {_UPDATED}
+  WHERE t.user_id = %(user)s AND t.generation = %(generation)s AND t.attempt_id IS NULL
+  RETURNING t.generation)
+{_NOTE} FROM cooled"""
+_LOG_IN = f"""
+WITH used AS (
+  UPDATE {LOGINS} SET used_at = clock_timestamp(), verifier_encrypted = NULL,
+    claimed_by = NULL, claimed_until = NULL
+  WHERE login_id = %(login)s AND claimed_by = %(claimed_by)s AND used_at IS NULL RETURNING user_id),
+saved AS (
+  INSERT INTO {TOKENS} AS t (user_id, access_token_encrypted, refresh_token_encrypted, expires_at,
+    refresh_expires_at, scopes, account, created_by, updated_by)
+  SELECT user_id, %(access)s, %(refresh)s, to_timestamp(%(expires_at)s), to_timestamp(%(refresh_expires_at)s),
+    %(scopes)s, %(account)s, %(actor)s, %(actor)s FROM used
+  ON CONFLICT (user_id) DO UPDATE SET {_SEALED}, generation = t.generation + 1, {_END_ATTEMPT}, {_UPDATED}
+  RETURNING {_COLUMNS}),
+noted AS ({_NOTE} FROM saved)
+SELECT * FROM saved"""
+_LOG_OUT = f"""
+WITH before AS (SELECT user_id, access_token_encrypted, refresh_token_encrypted FROM {TOKENS}
+                WHERE user_id = %(user)s FOR UPDATE),
+gone AS (
+  UPDATE {TOKENS} t SET access_token_encrypted = NULL, refresh_token_encrypted = NULL, expires_at = NULL,
+    refresh_expires_at = NULL, scopes = '{{}}', account = NULL, status = 'logged_out', last_error = NULL,
+    next_attempt_at = NULL, generation = t.generation + 1, {_END_ATTEMPT}, {_UPDATED}
+  FROM before b WHERE t.user_id = b.user_id AND t.status <> 'logged_out'
+  RETURNING t.generation, b.access_token_encrypted, b.refresh_token_encrypted),
+noted AS ({_NOTE} FROM gone)
+SELECT * FROM gone"""
+_NEXT_DUE = f"""
+SELECT extract(epoch FROM min(greatest(t.expires_at - make_interval(secs => %(buffer)s), t.next_attempt_at,
+  CASE WHEN t.attempt_id IS NOT NULL THEN greatest(t.expires_at, t.lease_until) END))
+  - clock_timestamp())::float8 AS seconds
+FROM {TOKENS} t WHERE t.status = 'active' AND t.refresh_token_encrypted IS NOT NULL"""
+_TOUCH = f"""
+UPDATE {TOKENS} t SET last_used = greatest(t.last_used, to_timestamp(u.at))
+FROM unnest(%(users)s::text[], %(times)s::float8[]) AS u (user_id, at) WHERE t.user_id = u.user_id"""
+
+
+class PostgresTokens:
+    """``stores.TokenStore`` over the pool."""
+
+    source = "database"
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @property
+    def down(self) -> bool:
+        return self._database.down
+
+    @property
+    def steady(self) -> bool:
+        return self._database.steady
+
+    async def load(self, user: str) -> TokenRow | None:
+        return _row(await self._database.one(_LOAD, {"user": user}))
+
+    async def page(self, after: str | None, limit: int) -> Sequence[TokenRow]:
+        rows = await self._database.all(_PAGE, {"after": after or "", "limit": limit})
+        return [_token_row(row) for row in rows]
+
+    async def claim(
+        self, user: str, generation: int, attempt: Attempt, lease: float, *, doubtful: bool
+    ) -> Claim | None:
+        values = {"user": user, "generation": generation, "doubtful": doubtful, **_lease(attempt, lease)}
+        return _claim(await self._database.one(_CLAIM, values), attempt)
+
+    async def claim_due(
+        self, buffer: float, attempt: Attempt, lease: float, *, doubtful: bool
+    ) -> Claim | None:
+        values = {"buffer": buffer, "doubtful": doubtful, **_lease(attempt, lease)}
+        return _claim(await self._database.one(_CLAIM_DUE, values), attempt)
+
+    async def renew(self, claim: Claim, lease: float) -> bool:
+        values = {**_own(claim), **_lease(claim.attempt, lease)}
+        return await self._database.run(_RENEW, values) == 1
+
+    async def save(self, claim: Claim, sealed: Sealed, note: Note) -> TokenRow | None:
+        values = {**note_values(note), **_own(claim), **_sealed(sealed)}
+        return _row(await self._database.one(_SAVE, values))
+
+    async def fail(self, claim: Claim, last_error: str, wait: float, note: Note) -> bool:
+        values = {**note_values(note), **_own(claim), "last_error": last_error, "wait": wait}
+        return await self._database.run(_FAIL, values) == 1
+
+    async def condemn(self, claim: Claim, last_error: str, note: Note) -> bool:
+        spent = {"spent": claim.row.refresh_token, "last_error": last_error}
+        return await self._database.run(_CONDEMN, {**note_values(note), **_own(claim), **spent}) == 1
+
+    async def cool(self, user: str, generation: int, last_error: str, wait: float, note: Note) -> bool:
+        values = {**note_values(note), "generation": generation, "last_error": last_error, "wait": wait}
+        return await self._database.run(_COOL, values) == 1
+
+    async def log_in(
+        self, login: PendingLogin, claimed_by: UUID, sealed: Sealed, note: Note
+    ) -> TokenRow | None:
+        claimed = {"login": login.login_id, "claimed_by": claimed_by}
+        return _row(await self._database.one(_LOG_IN, {**note_values(note), **claimed, **_sealed(sealed)}))
+
+    async def log_out(self, user: str, note: Note) -> Tombstone | None:
+        row = await self._database.one(_LOG_OUT, note_values(note))
+        if row is None:
+            return None
+        return Tombstone(row["generation"], row["access_token_encrypted"], row["refresh_token_encrypted"])
+
+    async def next_due_in(self, buffer: float) -> float | None:
+        row = await self._database.one(_NEXT_DUE, {"buffer": buffer})
+        return row["seconds"] if row is not None else None
+
+    async def touch(self, last_used: Mapping[str, float]) -> None:
+        await self._database.run(_TOUCH, {"users": list(last_used), "times": list(last_used.values())})
+
+    async def write_note(self, note: Note) -> None:
+        await self._database.run(f"{_NOTE} FROM (SELECT NULL::bigint AS generation) g", note_values(note))
+
+    async def key_checks(self) -> Mapping[str, str]:
+        rows = await self._database.all("SELECT key_id, check_value FROM claude_oauth.key_checks")
+        return {row["key_id"]: row["check_value"] for row in rows}
+
+    async def add_key_check(self, key_id: str, check_value: str) -> None:
+        await self._database.run(
+            "INSERT INTO claude_oauth.key_checks (key_id, check_value) VALUES (%(key_id)s, %(check_value)s) "
+            "ON CONFLICT (key_id) DO NOTHING",
+            {"key_id": key_id, "check_value": check_value},
+        )
+
+
+def note_values(note: Note) -> dict[str, Any]:
+    """A note as the values of ``_NOTE``; ``user`` is the user the whole statement is about."""
+    return {
+        "actor": note.actor.name,
+        "origin": note.actor.origin,
+        "action": note.action,
+        "user": note.user_id,
+        "outcome": note.outcome,
+        "detail": note.detail,
+    }
+
+
+def _lease(attempt: Attempt, lease: float) -> dict[str, Any]:
+    return {"owner": attempt.owner, "attempt": attempt.attempt_id, "host": attempt.host, "lease": lease}
+
+
+def _own(claim: Claim) -> dict[str, Any]:
+    return {
+        "user": claim.row.user_id,
+        "generation": claim.row.generation,
+        "attempt": claim.attempt.attempt_id,
+    }
+
+
+def _sealed(sealed: Sealed) -> dict[str, Any]:
+    return {
+        "access": sealed.access_token,
+        "refresh": sealed.refresh_token,
+        "expires_at": sealed.expires_at,
+        "refresh_expires_at": sealed.refresh_expires_at,
+        "scopes": list(sealed.scopes),
+        "account": Jsonb(dict(sealed.account)) if sealed.account is not None else None,
+        "rest": sealed.rest,
+    }
+
+
+def _claim(row: DictRow | None, attempt: Attempt) -> Claim | None:
+    if row is None:
+        return None
+    return Claim(_token_row(row), attempt, (row["doubted_host"] or "unknown") if row["doubted"] else None)
+
+
+def _row(row: DictRow | None) -> TokenRow | None:
+    return None if row is None else _token_row(row)
+
+
+def _token_row(row: DictRow) -> TokenRow:
+    return TokenRow(
+        user_id=row["user_id"],
+        access_token=row["access_token_encrypted"],
+        refresh_token=row["refresh_token_encrypted"],
+        expires_at=row["expires_at"],
+        refresh_expires_at=row["refresh_expires_at"],
+        scopes=tuple(row["scopes"]),
+        account=row["account"],
+        generation=row["generation"],
+        status=RowStatus(row["status"]),
+        last_error=row["last_error"],
+        next_attempt_at=row["next_attempt_at"],
+        attempt_host=row["attempt_host"],
+        refresh_count=row["refresh_count"],
+        updated_at=row["updated_at"],
+        leased_for=row["leased_for"],
+        in_doubt=row["in_doubt"],
+        read_at=row["read_at"],
+    )

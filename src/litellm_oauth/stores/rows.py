@@ -1,0 +1,128 @@
+"""What stores hold and hand over: sealed rows. A store never sees a token in the clear.
+
+Times are seconds since the epoch by the authority's clock, lengths of time are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from ..results import Actor
+
+
+class RowStatus(StrEnum):
+    """What a row says of itself; everything else (due, in doubt …) follows from its times and its attempt."""
+
+    ACTIVE = "active"
+    REAUTH_REQUIRED = "reauth_required"
+    LOGGED_OUT = "logged_out"
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """An encrypted token set as it is written. ``rest`` keeps the provider in peace for so many seconds."""
+
+    access_token: str = field(repr=False)
+    refresh_token: str | None = field(repr=False)
+    expires_at: float
+    refresh_expires_at: float | None
+    scopes: tuple[str, ...]
+    account: Mapping[str, Any] | None
+    rest: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRow:
+    """One user's row. ``leased_for`` is what is left of somebody's live lease. ``in_doubt`` says that an
+    attempt outlived its lease, so that nobody knows whether the refresh token was spent. ``read_at`` is when
+    the authority read it."""
+
+    user_id: str
+    access_token: str | None = field(repr=False)
+    refresh_token: str | None = field(repr=False)
+    expires_at: float | None
+    refresh_expires_at: float | None
+    scopes: tuple[str, ...]
+    account: Mapping[str, Any] | None
+    generation: int
+    status: RowStatus
+    last_error: str | None
+    next_attempt_at: float | None
+    attempt_host: str | None
+    refresh_count: int
+    updated_at: float
+    leased_for: float
+    in_doubt: bool
+    read_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Who wants to spend a refresh token: a fresh id per attempt, the process and its host."""
+
+    attempt_id: UUID
+    owner: UUID
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A lease that was taken: the row to be spent. A save counts only where generation and attempt match.
+
+    ``doubted_host`` is set where the attempt before it outlived its lease: the host of that attempt.
+    """
+
+    row: TokenRow
+    attempt: Attempt
+    doubted_host: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """One line of the audit table. ``detail`` is a stable word or a short reason, never a token."""
+
+    actor: Actor
+    action: str
+    user_id: str
+    outcome: str
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """What a logout left behind, and the sealed values it took away, for the revocation."""
+
+    generation: int
+    access_token: str | None = field(repr=False)
+    refresh_token: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class NewLogin:
+    """A login to be stored until its code comes. ``lifetime`` is in seconds."""
+
+    user_id: str
+    state_hash: str
+    verifier: str = field(repr=False)
+    issuer: str
+    redirect_uri: str
+    lifetime: float
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class PendingLogin:
+    """A stored login. ``verifier`` is sealed, and None once the login was used."""
+
+    login_id: UUID
+    user_id: str
+    state_hash: str
+    verifier: str | None = field(repr=False)
+    issuer: str
+    redirect_uri: str
+    expired: bool
+    used: bool

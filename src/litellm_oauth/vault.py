@@ -1,0 +1,93 @@
+"""Between sealed rows and token sets: the one place where tokens are encrypted and decrypted."""
+
+from __future__ import annotations
+
+from .cipher import Cipher
+from .errors import Unreadable
+from .grant import Grant
+from .stores import Sealed, TokenRow
+from .tokens import AccessToken, TokenSet
+
+ACCESS = "access_token"
+REFRESH = "refresh_token"
+VERIFIER = "verifier"
+
+
+class Vault:
+    """Seals and opens with the user id and the name of the field bound to each value."""
+
+    def __init__(self, cipher: Cipher) -> None:
+        self._cipher = cipher
+
+    def open(self, row: TokenRow) -> TokenSet:
+        """The token set in a row that holds one. Raises Unreadable."""
+        if row.access_token is None or row.expires_at is None:
+            raise Unreadable("The row holds no access token. Log in again.")
+        user = row.user_id
+        return TokenSet(
+            user_id=user,
+            access_token=self._cipher.decrypt(row.access_token, user=user, field=ACCESS),
+            refresh_token=self.open_optional(row.refresh_token, user, REFRESH),
+            expires_at=row.expires_at,
+            refresh_expires_at=row.refresh_expires_at,
+            scopes=row.scopes,
+            account=row.account,
+            generation=row.generation,
+        )
+
+    def open_access(self, row: TokenRow) -> AccessToken:
+        """Only the access token of a row that holds one. Raises Unreadable."""
+        if row.access_token is None or row.expires_at is None:
+            raise Unreadable("The row holds no access token. Log in again.")
+        value = self._cipher.decrypt(row.access_token, user=row.user_id, field=ACCESS)
+        return AccessToken(value, row.generation, row.expires_at)
+
+    def open_optional(self, sealed: str | None, user: str, field: str) -> str | None:
+        """A sealed value, or None for None. Raises Unreadable."""
+        return None if sealed is None else self._cipher.decrypt(sealed, user=user, field=field)
+
+    def readable(self, row: TokenRow) -> bool:
+        """Whether everything in the row decrypts."""
+        try:
+            self.open_optional(row.access_token, row.user_id, ACCESS)
+            self.open_optional(row.refresh_token, row.user_id, REFRESH)
+        except Unreadable:
+            return False
+        return True
+
+    def seal_grant(
+        self, user: str, grant: Grant, *, asked_at: float, before: TokenRow | None, rest: float | None
+    ) -> Sealed:
+        """What to store of a token answer to a question asked at ``asked_at``.
+
+        ``before`` is the row that a refresh replaces: what the answer leaves out stays as it was (RFC 6749 §6
+        for the refresh token, §5.1 for the scopes).
+        """
+        if grant.refresh_token is not None:
+            refresh_token: str | None = self._cipher.encrypt(grant.refresh_token, user=user, field=REFRESH)
+        else:
+            refresh_token = before.refresh_token if before is not None else None
+        if grant.refresh_expires_in is not None:
+            refresh_expires_at: float | None = asked_at + grant.refresh_expires_in
+        elif grant.refresh_token is None and before is not None:
+            refresh_expires_at = before.refresh_expires_at
+        else:
+            refresh_expires_at = None
+        return Sealed(
+            access_token=self._cipher.encrypt(grant.access_token, user=user, field=ACCESS),
+            refresh_token=refresh_token,
+            expires_at=asked_at + grant.expires_in,
+            refresh_expires_at=refresh_expires_at,
+            scopes=grant.scopes or (before.scopes if before is not None else ()),
+            account=grant.account or (before.account if before is not None else None),
+            rest=rest,
+        )
+
+    def seal_verifier(self, user: str, verifier: str, state: str) -> str:
+        """A pending login's verifier. The state goes with it, for providers that want it in the exchange."""
+        return self._cipher.encrypt(f"{verifier} {state}", user=user, field=VERIFIER)
+
+    def open_verifier(self, user: str, sealed: str) -> tuple[str, str]:
+        """The verifier and the state of a pending login. Raises Unreadable."""
+        verifier, _, state = self._cipher.decrypt(sealed, user=user, field=VERIFIER).partition(" ")
+        return verifier, state
