@@ -24,7 +24,8 @@ class ClaudeOAuthFlow:
     async def start_flow(self, *, force: bool = False) -> tuple[str, str]:
         """The URL to open in a browser, and its state.
 
-        Raises AlreadyLoggedIn where a working login exists, unless ``force``; SettingsError; StorageUnavailable.
+        Raises AlreadyLoggedIn where a working login exists (unless ``force``), SettingsError and
+        StorageUnavailable.
         """
         async with self._service() as service:
             started = await service.start_login(self._user, actor=_actor(), again=force)

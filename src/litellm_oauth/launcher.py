@@ -1,10 +1,10 @@
 """Makes ``litellm claude …`` ours without touching LiteLLM.
 
-The ``litellm`` script belongs to LiteLLM, and every reinstall of it writes that script anew. So a ``.pth`` file of
-our wheel calls :func:`install` when Python starts. Only where the command line is ours does it put a finder in
-front: the finder answers ``import litellm`` with an empty package at LiteLLM's own place, whose ``run_server`` is
-our command line. LiteLLM itself, whose import takes seconds, is never loaded then. In every other process nothing
-is changed at all.
+The ``litellm`` script belongs to LiteLLM, and every reinstall of it writes that script anew. So a ``.pth``
+file of our wheel calls :func:`install` when Python starts. Only where the command line is ours does it put a
+finder in front: the finder answers ``import litellm`` with an empty package at LiteLLM's own place, whose
+``run_server`` is our command line. LiteLLM itself, whose import takes seconds, is never loaded then. In every
+other process nothing is changed at all.
 
 Ours are ``litellm claude …`` and ``python -m litellm.proxy.auth.claude_oauth_cli …``.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import PurePath
 from types import ModuleType
@@ -26,7 +27,8 @@ _SCRIPT_NAMES = ("litellm", "litellm.exe", "litellm-script.py")
 def is_ours(argv: Sequence[str], orig_argv: Sequence[str]) -> bool:
     """Whether this process was started as one of our commands.
 
-    ``argv`` as it is before the program runs: with ``-m`` it begins with ``-m`` and only ``orig_argv`` has the name.
+    ``argv`` is as it stands before the program runs: after ``python -m NAME`` it begins with ``-m``, and only
+    ``orig_argv`` has the name.
     """
     if not argv:
         return False
@@ -59,7 +61,7 @@ class _Finder:
         return spec
 
 
-class _EmptyLoader:
+class _EmptyLoader(Loader):
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return None
 

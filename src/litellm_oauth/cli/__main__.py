@@ -1,0 +1,7 @@
+"""``python -m litellm_oauth.cli``."""
+
+import sys
+
+from .main import main
+
+sys.exit(main())

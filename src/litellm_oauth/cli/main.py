@@ -1,0 +1,169 @@
+"""Runs one command and turns its outcome into output and an exit code. No token is ever printed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import select
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import (
+    AlreadyLoggedIn,
+    CodeRejected,
+    InvalidInput,
+    LitellmOAuthError,
+    LoginError,
+    NotLoggedIn,
+    ProviderError,
+    ReauthRequired,
+    StorageUnavailable,
+    Unreadable,
+)
+from ..gateway import views
+from ..results import Actor, StartedLogin
+from ..service import TokenService
+from ..settings import load_settings
+from . import text
+from .arguments import DEFAULT_USER, Arguments, parse
+
+FINE, NOT_LOGGED_IN, WRONG_USE, PROVIDER_REFUSED, STORAGE_UNAVAILABLE = range(5)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``litellm claude`` with ``argv`` (default: the process's own arguments). Returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    try:
+        arguments = parse(sys.argv[1:] if argv is None else argv)
+    except SystemExit as end:
+        return int(end.code or 0)
+    try:
+        return asyncio.run(_run(arguments))
+    except LitellmOAuthError as error:
+        _complain(error, arguments)
+        return exit_code(error)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has left; there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FINE
+
+
+def exit_code(error: LitellmOAuthError) -> int:
+    """1 no usable login, 2 wrong use, 3 the provider refused or cannot be reached, 4 storage."""
+    if isinstance(error, NotLoggedIn | ReauthRequired):
+        return NOT_LOGGED_IN
+    if isinstance(error, ProviderError | CodeRejected):
+        return PROVIDER_REFUSED
+    if isinstance(error, StorageUnavailable | Unreadable):
+        return STORAGE_UNAVAILABLE
+    return WRONG_USE
+
+
+async def _run(arguments: Arguments) -> int:
+    # Imported late: wrong use and --help need no database driver.
+    from ..assembly import open_service
+
+    service = await open_service(load_settings())
+    try:
+        return await _COMMANDS[arguments.command](service, arguments)
+    finally:
+        await service.close()
+
+
+async def _login(service: TokenService, arguments: Arguments) -> int:
+    try:
+        started = await service.start_login(arguments.user, actor=_actor(), again=arguments.force)
+    except AlreadyLoggedIn as error:
+        status = {"already_logged_in": True, "message": error.message}
+        status |= views.status(await service.status(arguments.user))
+        _print(arguments, status, text.already(arguments.user, error.message))
+        return FINE
+    _print(arguments, views.started_login(started, time.time()), text.login(started, _user_option(arguments)))
+    if arguments.json or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return FINE
+    code = _ask_for_code(started)
+    return await _complete(service, arguments, code, None) if code else FINE
+
+
+async def _callback(service: TokenService, arguments: Arguments) -> int:
+    code = arguments.code or ""
+    if code == "-":
+        code = sys.stdin.readline().strip()
+    if not code:
+        raise InvalidInput("No code was given. Copy it from the page that the browser shows.")
+    return await _complete(service, arguments, code, arguments.state)
+
+
+async def _complete(service: TokenService, arguments: Arguments, code: str, state: str | None) -> int:
+    status = await service.complete_login(arguments.user, code, state, actor=_actor())
+    _print(arguments, views.status(status), text.logged_in(status))
+    return FINE
+
+
+async def _status(service: TokenService, arguments: Arguments) -> int:
+    status = await service.status(arguments.user)
+    _print(arguments, views.status(status), text.status(status, _user_option(arguments)))
+    return FINE if status.authenticated else NOT_LOGGED_IN
+
+
+async def _refresh(service: TokenService, arguments: Arguments) -> int:
+    outcome = await service.refresh(
+        arguments.user, min_validity=arguments.min_validity, force=arguments.force, actor=_actor()
+    )
+    _print(arguments, views.refresh(outcome), text.refreshed(outcome))
+    return FINE
+
+
+async def _logout(service: TokenService, arguments: Arguments) -> int:
+    outcome = await service.logout(arguments.user, actor=_actor())
+    _print(arguments, views.logout(outcome), text.logged_out(outcome))
+    return FINE
+
+
+_COMMANDS = {
+    "login": _login,
+    "callback": _callback,
+    "status": _status,
+    "refresh": _refresh,
+    "logout": _logout,
+}
+
+
+def _ask_for_code(started: StartedLogin) -> str:
+    """Wait on the terminal for a pasted code, no longer than the login itself waits."""
+    print("\n📋 Paste the code here (or press Enter to do it later): ", end="", flush=True)
+    wait = max(0.0, started.expires_at - time.time())
+    ready, _, _ = select.select([sys.stdin], [], [], wait)
+    return sys.stdin.readline().strip() if ready else ""
+
+
+def _actor() -> Actor:
+    return Actor(name="cli", origin=socket.gethostname())
+
+
+def _user_option(arguments: Arguments) -> str:
+    return "" if arguments.user == DEFAULT_USER else f" --user {arguments.user}"
+
+
+def _print(arguments: Arguments, value: dict[str, Any], words: str) -> None:
+    print(json.dumps(value, indent=2) if arguments.json else words, flush=True)
+
+
+def _complain(error: LitellmOAuthError, arguments: Arguments) -> None:
+    if arguments.json:
+        print(json.dumps({"error": {"message": error.message, "code": error.code}}, indent=2), flush=True)
+        return
+    print(f"❌ {error.message}", file=sys.stderr)
+    if isinstance(error, NotLoggedIn | ReauthRequired | LoginError):
+        hint = f"litellm claude login{_user_option(arguments)}"
+        print(f"💡 Start a login with: {hint}", file=sys.stderr)

@@ -1,0 +1,107 @@
+"""What the commands print for people, in the shape of the documents they read."""
+
+from __future__ import annotations
+
+from ..gateway import views
+from ..results import LogoutOutcome, RefreshOutcome, StartedLogin
+from ..tokens import Status, UserStatus
+
+RULE = "=" * 60
+
+_STATUS_WORDS = {
+    Status.ACTIVE: "✅ Valid",
+    Status.DUE: "✅ Valid (about to be refreshed)",
+    Status.EXPIRED: "⚠️  Expired (refreshed at the next request)",
+    Status.IN_DOUBT: "⚠️  In doubt (a refresh was interrupted; it is settled by itself)",
+    Status.COOLING_DOWN: "⏳ Waiting before the provider is asked again",
+    Status.REAUTH_REQUIRED: "❌ The provider ended this login",
+    Status.UNREADABLE: "❌ The stored values do not decrypt with the present key",
+    Status.LOGGED_OUT: "❌ Not logged in",
+}
+
+
+def login(started: StartedLogin, user_option: str) -> str:
+    """The URL and what to do with it."""
+    return "\n".join(
+        (
+            "🔐 Starting Claude OAuth authentication...",
+            RULE,
+            "",
+            "📋 Authorization URL generated!",
+            "🌐 Open it in your browser:",
+            "",
+            f"   {started.authorization_url}",
+            "",
+            RULE,
+            "📝 After authorization, you'll be redirected to:",
+            f"   {started.redirect_uri}",
+            "",
+            "⚠️  Copy the CODE from that page (or the CODE parameter from the redirect URL)",
+            "",
+            "💡 Then run, within 10 minutes:",
+            f"   litellm claude callback <CODE>{user_option}",
+            RULE,
+        )
+    )
+
+
+def already(user: str, message: str) -> str:
+    return f"✅ {message}\n\n💡 To log {user} in once more all the same: litellm claude login --force"
+
+
+def logged_in(status: UserStatus) -> str:
+    return "\n".join(("✅ Authentication successful!", RULE, *_details(status)))
+
+
+def status(status: UserStatus, user_option: str) -> str:
+    lines = ["🔍 Claude OAuth Status", RULE]
+    if status.status is Status.LOGGED_OUT:
+        lines += [f"❌ {status.user_id} is not logged in"]
+    else:
+        mark = "✅" if status.authenticated else "❌"
+        lines += [f"{mark} Using tokens from: {status.source}", "", "📊 Token Status:", *_details(status)]
+    if not status.authenticated:
+        lines += ["", "💡 Log in with:", f"   litellm claude login{user_option}"]
+    return "\n".join(lines)
+
+
+def refreshed(outcome: RefreshOutcome) -> str:
+    left = duration(outcome.expires_in)
+    if outcome.result == "fresh":
+        return (
+            f"✅ The token of {outcome.user_id} is still valid for {left}; nothing to do.\n\n"
+            "💡 To refresh it all the same: litellm claude refresh --force"
+        )
+    return f"✅ The token of {outcome.user_id} was refreshed and is valid for {left}."
+
+
+def logged_out(outcome: LogoutOutcome) -> str:
+    if not outcome.was_logged_in:
+        return f"👋 {outcome.user_id} was not logged in."
+    revoked = {
+        True: "The tokens are revoked at the provider and forgotten.",
+        False: "The tokens are forgotten, but the provider did not confirm that it revoked them.",
+        None: "The tokens are forgotten.",
+    }[outcome.revoked]
+    return f"👋 {outcome.user_id} is logged out. {revoked}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in the largest fitting unit."""
+    for name, length in (("days", 86_400.0), ("hours", 3_600.0), ("minutes", 60.0)):
+        if seconds >= length * (2 if name == "days" else 1):
+            return f"{seconds / length:.1f} {name}"
+    return f"{max(0, int(seconds))} seconds"
+
+
+def _details(status: UserStatus) -> list[str]:
+    lines = [f"   • User: {status.user_id}", f"   • Status: {_STATUS_WORDS[status.status]}"]
+    if status.expires_in is not None:
+        lines.append(f"   • Expires in: {duration(status.expires_in)}")
+    if status.account and status.account.get("email_address"):
+        lines.append(f"   • Account: {status.account['email_address']}")
+    if status.refresh_expires_at is not None:
+        lines.append(f"   • Log in again before: {views.moment(status.refresh_expires_at)}")
+    if status.last_error:
+        lines.append(f"   • Last error: {status.last_error}")
+    return lines

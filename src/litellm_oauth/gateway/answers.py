@@ -1,0 +1,102 @@
+"""How errors look on HTTP: which status belongs to which error, and the one shape of all error bodies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import (
+    AlreadyLoggedIn,
+    CodeRejected,
+    CoolingDown,
+    Forbidden,
+    InvalidGrant,
+    InvalidInput,
+    LitellmOAuthError,
+    NoPendingLogin,
+    NotLoggedIn,
+    ProviderRefused,
+    ProviderUnavailable,
+    ReauthRequired,
+    StateMismatch,
+    StorageUnavailable,
+    Unreadable,
+)
+
+# 503 tells a client to come again later; these are the errors that may pass without anybody's doing.
+_STATUS: tuple[tuple[type[LitellmOAuthError], int], ...] = (
+    (InvalidInput, 400),
+    (CodeRejected, 400),
+    (NoPendingLogin, 400),
+    (StateMismatch, 400),
+    (ReauthRequired, 401),
+    (Forbidden, 403),
+    (NotLoggedIn, 404),
+    (AlreadyLoggedIn, 409),
+    (CoolingDown, 429),
+    (InvalidGrant, 502),
+    (ProviderRefused, 502),
+    (ProviderUnavailable, 503),
+    (StorageUnavailable, 503),
+    (Unreadable, 503),
+)
+
+# What clients of the two APIs know as the type of an error with this status.
+_TYPES: Mapping[int, str] = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+}
+
+_HOW_TO_LOG_IN = (
+    "Log in: GET {url}/auth/claude/oauth/start with this key, "
+    "or on the gateway: litellm claude login --user {user}"
+)
+
+
+class UnknownKeyError(LitellmOAuthError):
+    """The request carries no key, or one that the gateway does not know."""
+
+    code = "invalid_api_key"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorAnswer:
+    """An error as HTTP shows it."""
+
+    status: int
+    message: str
+    code: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """``{"error": {"message", "type", "param", "code"}}``, the shape that clients of LiteLLM know."""
+        kind = _TYPES.get(self.status, "api_error")
+        return {"error": {"message": self.message, "type": kind, "param": None, "code": self.code}}
+
+
+def answer_for(error: LitellmOAuthError) -> ErrorAnswer:
+    """The answer of our own routes. A wait is rounded up to whole seconds (RFC 9110 §10.2.3)."""
+    if isinstance(error, UnknownKeyError):
+        return ErrorAnswer(401, error.message, error.code, {"WWW-Authenticate": "Bearer"})
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 503)
+    wait = getattr(error, "retry_after", None)
+    if wait is None or status not in (429, 503):
+        return ErrorAnswer(status, error.message, error.code)
+    return ErrorAnswer(status, error.message, error.code, {"Retry-After": str(max(1, math.ceil(wait)))})
+
+
+def chat_answer_for(error: LitellmOAuthError, *, user: str, public_url: str) -> ErrorAnswer:
+    """The answer to a request for a model: who has no usable login gets a 401 that says how to get one."""
+    answer = answer_for(error)
+    if not isinstance(error, NotLoggedIn | ReauthRequired):
+        return answer
+    hint = _HOW_TO_LOG_IN.format(url=public_url.rstrip("/"), user=user)
+    return ErrorAnswer(401, f"{error.message.rstrip()} {hint}", answer.code)

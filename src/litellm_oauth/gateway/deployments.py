@@ -1,0 +1,91 @@
+"""Which calls get a user's token: only those to a deployment that the operator marked ``api_key: "oauth"``.
+
+The mark counts where the operator wrote it, in the deployment, never in what a client sent. Where a client
+sends an ``api_key`` or ``api_base`` of its own, LiteLLM builds a throw-away deployment (with
+``original_model_id``); such a call is refused when it aims at a marked deployment or brings the mark along.
+The token's way is pinned, too: provider anthropic, address in ``allowed_api_bases``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ..errors import Forbidden, InvalidInput
+
+MARK = "oauth"
+ANTHROPIC = "anthropic"
+DEFAULT_API_BASE = "https://api.anthropic.com"
+
+# Headers that would stand beside the user's token or take its place.
+_CREDENTIAL_HEADERS = frozenset(("authorization", "x-api-key", "api-key", "proxy-authorization"))
+
+Deployment = Mapping[str, Any]
+FindDeployment = Callable[[str], Deployment | None]
+ProviderOf = Callable[[Mapping[str, Any]], str | None]
+
+
+def is_marked(deployment: Deployment | None) -> bool:
+    """Whether the operator configured ``api_key: "oauth"`` for this deployment."""
+    if deployment is None:
+        return False
+    params = deployment.get("litellm_params") or {}
+    return bool(params.get("api_key") == MARK)
+
+
+def api_base_of(
+    kwargs: Mapping[str, Any],
+    find: FindDeployment,
+    provider_of: ProviderOf,
+    allowed_api_bases: Iterable[str],
+) -> str | None:
+    """The address that this call may carry a token to, or None where the call wants none.
+
+    ``kwargs`` is what LiteLLM is about to send. Raises InvalidInput where a client sent credentials or an
+    address of its own, Forbidden where the operator's deployment leads elsewhere than tokens may go.
+    """
+    info = kwargs.get("model_info") or {}
+    identifier = info.get("id")
+    deployment = find(identifier) if isinstance(identifier, str) else None
+    wants = kwargs.get("api_key") == MARK
+    if deployment is None or not is_marked(deployment):
+        original = info.get("original_model_id")
+        if wants or (isinstance(original, str) and is_marked(find(original))):
+            raise InvalidInput(
+                "This gateway chooses the credentials itself. Send neither api_key nor api_base."
+            )
+        return None
+    if not wants:
+        # Swapped already: LiteLLM runs the hook twice on some routes.
+        return None
+    return _checked(kwargs, deployment["litellm_params"], provider_of, allowed_api_bases)
+
+
+def without_credentials(headers: object) -> dict[str, Any] | None:
+    """A copy of ``headers`` without any that carries a credential; None where there are none at all."""
+    if not isinstance(headers, Mapping):
+        return None
+    return {name: value for name, value in headers.items() if str(name).lower() not in _CREDENTIAL_HEADERS}
+
+
+def _checked(
+    kwargs: Mapping[str, Any],
+    configured: Mapping[str, Any],
+    provider_of: ProviderOf,
+    allowed_api_bases: Iterable[str],
+) -> str:
+    if provider_of(configured) != ANTHROPIC:
+        raise Forbidden(
+            "This model is set to api_key: oauth, but its provider is not anthropic, so no token is sent. "
+            "Ask the operator to correct the model."
+        )
+    base = str(configured.get("api_base") or configured.get("base_url") or DEFAULT_API_BASE).rstrip("/")
+    sent = {str(kwargs[name]).rstrip("/") for name in ("api_base", "base_url") if kwargs.get(name)}
+    if sent - {base}:
+        raise InvalidInput("This gateway chooses the address itself. Send neither api_base nor base_url.")
+    if base not in {allowed.rstrip("/") for allowed in allowed_api_bases}:
+        raise Forbidden(
+            "This model's address is not in allowed_api_bases, so no token is sent there. "
+            "Ask the operator to correct the model or to allow the address."
+        )
+    return base

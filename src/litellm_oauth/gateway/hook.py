@@ -1,0 +1,249 @@
+"""The LiteLLM callback that puts the caller's own token into a request.
+
+Named in config.yaml as ``litellm_settings.callbacks: [litellm_oauth.gateway.hook.oauth_hook]``. Proven on
+LiteLLM 1.106.2; what it leans on is said where it does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import litellm
+from fastapi import HTTPException
+from litellm.integrations.custom_logger import CustomLogger
+from litellm.proxy._types import ProxyErrorTypes, ProxyException, UserAPIKeyAuth
+
+from ..errors import LitellmOAuthError
+from .answers import ErrorAnswer, UnknownKeyError, answer_for, chat_answer_for
+from .deployments import Deployment, api_base_of, is_marked, without_credentials
+from .identity import DEFAULT_USER, USER_HEADER, caller_of, user_to_act_for
+from .runtime import Runtime, RuntimeSlot
+
+_log = logging.getLogger(__name__)
+
+# Where LiteLLM puts what it knows of the caller: `metadata` for chat, `litellm_metadata` for others.
+_METADATA = ("litellm_metadata", "metadata")
+_HEADERS = ("headers", "extra_headers")
+_UNKNOWN_KEY = "The gateway does not know this key. Send the master key or a user's key as a bearer token."
+
+
+class RefusedCallError(Exception):
+    """A call that must not be sent, with the answer its caller gets.
+
+    To LiteLLM it looks like a bad request of this caller (400): the router then neither tries again nor takes
+    the deployment from others. ``async_post_call_failure_hook`` gives the caller the true status.
+    """
+
+    status_code = 400
+
+    def __init__(self, answer: ErrorAnswer) -> None:
+        super().__init__(answer.message)
+        self.message = answer.message
+        self.answer = answer
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """What went upstream in this call, for the case that it comes back with a 401."""
+
+    call_id: object
+    user: str
+    generation: int
+    failure: LitellmOAuthError | None = None
+
+
+# The hooks of one call run in one task, so a context variable holds what no log and no request shall see.
+_attempt: ContextVar[_Attempt | None] = ContextVar("litellm_oauth_attempt", default=None)
+
+
+class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside the image
+    """Swaps the mark ``oauth`` for the caller's token, on every attempt, after a deployment was chosen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runtime = RuntimeSlot()
+        self._providers: dict[tuple[Any, Any], str | None] = {}
+
+    async def async_pre_call_hook(
+        self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: Any
+    ) -> dict[str, Any] | None:
+        """Keep LiteLLM's response cache away from users' tokens: its key does not tell one from another.
+
+        Also allow one more try after an upstream 401, by which time the token has been replaced.
+        """
+        model = data.get("model")
+        if not isinstance(model, str) or not _is_marked_group(model):
+            return None
+        data["cache"] = {"no-cache": True, "no-store": True}
+        data["model_group_retry_policy"] = {model: {"AuthenticationErrorRetries": 1}}
+        return data
+
+    async def async_pre_call_deployment_hook(
+        self, kwargs: dict[str, Any], call_type: Any
+    ) -> dict[str, Any] | None:
+        """Put the caller's token in. Raises RefusedCallError, for this caller alone, where there is none."""
+        user, public_url = DEFAULT_USER, ""
+        try:
+            base = api_base_of(kwargs, _find_deployment, self._provider_of, self._allowed())
+            if base is None:
+                return None
+            _spare_others(kwargs)
+            runtime = self.runtime.get()
+            public_url = runtime.settings.public_url
+            user = _user_of(kwargs, runtime)
+            token = await self._token(kwargs, user, runtime)
+        except LitellmOAuthError as error:
+            raise RefusedCallError(chat_answer_for(error, user=user, public_url=public_url)) from None
+        swapped = dict(kwargs)
+        swapped["api_key"] = token
+        swapped["api_base"] = base
+        swapped.pop("base_url", None)
+        swapped["caching"] = False
+        swapped["cache"] = {"no-cache": True, "no-store": True}
+        _drop_credentials(swapped)
+        return swapped
+
+    async def async_post_call_failure_deployment_hook(
+        self,
+        request_data: Mapping[str, Any],
+        exception: Exception,
+        call_type: Any,
+        fallback_depth: int | None = None,
+    ) -> None:
+        """After an upstream 401: get the token that the next try shall carry. LiteLLM waits for it."""
+        attempt = _attempt.get()
+        if attempt is None or attempt.call_id != request_data.get("litellm_call_id"):
+            return
+        if not isinstance(exception, litellm.AuthenticationError):
+            return
+        try:
+            await self.runtime.get().service.replace_rejected(attempt.user, attempt.generation)
+        except LitellmOAuthError as error:
+            attempt.failure = error
+
+    async def async_post_call_failure_hook(
+        self,
+        request_data: dict[str, Any],
+        original_exception: Exception,
+        user_api_key_dict: Any,
+        traceback_str: str | None = None,
+    ) -> HTTPException | None:
+        """Give the caller the status and the sentence that belong to the error."""
+        if isinstance(original_exception, RefusedCallError):
+            return _http(original_exception.answer)
+        if is_unknown_key(original_exception):
+            return _http(answer_for(UnknownKeyError(_UNKNOWN_KEY)))
+        return None
+
+    def _allowed(self) -> tuple[str, ...]:
+        try:
+            return self.runtime.get().settings.allowed_api_bases
+        except LitellmOAuthError:
+            return ()
+
+    async def _token(self, kwargs: Mapping[str, Any], user: str, runtime: Runtime) -> str:
+        call_id = kwargs.get("litellm_call_id")
+        earlier = _attempt.get()
+        if earlier is not None and earlier.call_id == call_id and earlier.failure is not None:
+            raise earlier.failure
+        token = await runtime.service.access_token(user)
+        _attempt.set(_Attempt(call_id=call_id, user=user, generation=token.generation))
+        return token.value
+
+    def _provider_of(self, params: Mapping[str, Any]) -> str | None:
+        key = (params.get("model"), params.get("custom_llm_provider"))
+        if key not in self._providers:
+            self._providers[key] = _provider_named(*key)
+        return self._providers[key]
+
+
+def is_unknown_key(error: Exception) -> bool:
+    """Whether LiteLLM refused a key it does not know. Without a database of its own it calls that a 400."""
+    return isinstance(error, ProxyException) and error.type == ProxyErrorTypes.no_db_connection
+
+
+def _provider_named(model: Any, provider: Any) -> str | None:
+    if isinstance(provider, str) and provider:
+        return provider
+    try:
+        return str(litellm.get_llm_provider(model=model)[1])
+    except Exception:
+        # LiteLLM raises many types here; whatever it is, the provider is not known to be the right one.
+        return None
+
+
+def _find_deployment(identifier: str) -> Deployment | None:
+    from litellm.proxy.proxy_server import llm_router
+
+    return None if llm_router is None else llm_router.get_model_info(id=identifier)
+
+
+def _is_marked_group(model: str) -> bool:
+    from litellm.proxy.proxy_server import llm_router
+
+    if llm_router is None:
+        return False
+    return any(is_marked(deployment) for deployment in llm_router.get_model_list(model_name=model) or ())
+
+
+def _user_of(kwargs: Mapping[str, Any], runtime: Runtime) -> str:
+    """Whose token to send. Only what LiteLLM wrote counts: no body can hold an instance of its class."""
+    for name in _METADATA:
+        metadata = kwargs.get(name)
+        if not isinstance(metadata, Mapping):
+            continue
+        holder = metadata.get("user_api_key_auth")
+        if isinstance(holder, UserAPIKeyAuth):
+            caller = caller_of(holder, shared_default=runtime.settings.shared_default)
+            return user_to_act_for(caller, _header(metadata.get("headers"), USER_HEADER))
+    raise UnknownKeyError("Nobody stands behind this request, so no login can be used. Send a gateway key.")
+
+
+def _header(headers: object, name: str) -> str | None:
+    if not isinstance(headers, Mapping):
+        return None
+    return next((str(value) for key, value in headers.items() if str(key).lower() == name), None)
+
+
+def _spare_others(kwargs: dict[str, Any]) -> None:
+    """No error of this caller may put the deployment into cooldown for others.
+
+    The router reads it from this very dictionary, its own copy for this call, also where the hook raises.
+    """
+    info = kwargs.get("model_info")
+    if isinstance(info, dict):
+        info["cooldown_time"] = 0
+
+
+def _drop_credentials(kwargs: dict[str, Any]) -> None:
+    """A client's own credential headers must neither travel with the user's token nor take its place."""
+    for name in _HEADERS:
+        kept = without_credentials(kwargs.get(name))
+        if kept is not None:
+            kwargs[name] = kept
+    scoped = kwargs.get("provider_specific_header")
+    if isinstance(scoped, Mapping):
+        kwargs["provider_specific_header"] = _clean_scope(scoped)
+    elif isinstance(scoped, list):
+        kwargs["provider_specific_header"] = [_clean_scope(one) for one in scoped]
+
+
+def _clean_scope(scope: Any) -> Any:
+    if not isinstance(scope, Mapping):
+        return scope
+    return {**scope, "extra_headers": without_credentials(scope.get("extra_headers")) or {}}
+
+
+def _http(answer: ErrorAnswer) -> HTTPException:
+    error = HTTPException(answer.status, detail=answer.message, headers=dict(answer.headers))
+    # LiteLLM copies these two into the body it makes.
+    error.type = answer.body["error"]["type"]  # type: ignore[attr-defined]
+    error.code = answer.code  # type: ignore[attr-defined]
+    return error
+
+
+oauth_hook = OAuthHook()

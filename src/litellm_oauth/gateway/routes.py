@@ -1,0 +1,209 @@
+"""The HTTP routes under /auth/claude/oauth: login, status, refresh, logout, users, health.
+
+They take a service and a way to authenticate, and know nothing of LiteLLM. Every answer is JSON and is never
+cached: an authorization URL or a status is for the one who asked, now.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+
+from ..errors import Forbidden, LitellmOAuthError
+from ..results import Actor
+from ..service import TokenService
+from ..settings import Settings
+from . import bodies, openapi, views
+from .answers import ErrorAnswer, answer_for
+from .identity import ANONYMOUS, USER_HEADER, Caller, user_to_act_for
+
+PREFIX = "/auth/claude/oauth"
+MAX_USERS = 1000
+
+ServiceProvider = Callable[[], TokenService]
+Authenticate = Callable[[Request], Awaitable[Caller]]
+
+_log = logging.getLogger(__name__)
+_NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+_KEY_HEADERS = (
+    "authorization",
+    "x-api-key",
+    "x-litellm-api-key",
+    "api-key",
+    "x-goog-api-key",
+    "ocp-apim-subscription-key",
+)
+
+
+class _Route(APIRoute):
+    """Turns every error into the one shape of error bodies; no traceback leaves a route."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def guarded(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except LitellmOAuthError as error:
+                answer = answer_for(error)
+            except Exception:
+                _log.exception("A route of the OAuth module failed")
+                message = "The gateway failed to answer. Its log says why."
+                answer = ErrorAnswer(500, message, "internal_error")
+            return JSONResponse(answer.body, answer.status, {**_NO_STORE, **answer.headers})
+
+        return guarded
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One authenticated request: for whom it acts, who is behind it, and what it says."""
+
+    user: str
+    actor: Actor
+    caller: Caller
+    query: dict[str, str]
+    body: dict[str, Any]
+
+
+class _Api:
+    def __init__(
+        self,
+        service_provider: ServiceProvider,
+        authenticate: Authenticate,
+        settings: Settings,
+        clock: Callable[[], float],
+    ) -> None:
+        self._service = service_provider
+        self._authenticate = authenticate
+        self._settings = settings
+        self._clock = clock
+
+    async def start(self, request: Request) -> Response:
+        """Begin a login: the URL to open in a browser, and its state.
+
+        409 already_logged_in where a working login exists, unless ``force=true``.
+        """
+        call = await self._call(request, query=("user_id", "force"), anonymous=True)
+        again = bodies.boolean(call.query, "force")
+        started = await self._service().start_login(call.user, actor=call.actor, again=again)
+        return _answer(views.started_login(started, self._clock()))
+
+    async def exchange(self, request: Request) -> Response:
+        """Complete a login. ``code`` is the bare code, ``code#state`` or the whole redirect URL."""
+        call = await self._call(request, fields=("code", "state"), anonymous=True)
+        code = bodies.required_text(call.body, "code", "the code, code#state, or the whole redirect URL")
+        state = bodies.text(call.body, "state")
+        status = await self._service().complete_login(call.user, code, state, actor=call.actor)
+        return _answer({"message": f"{call.user} is logged in.", **views.status(status)})
+
+    async def status(self, request: Request) -> Response:
+        """How a user's login stands, without its tokens."""
+        call = await self._call(request, anonymous=True)
+        return _answer(views.status(await self._service().status(call.user)))
+
+    async def refresh(self, request: Request) -> Response:
+        """Refresh where less than ``min_validity`` seconds are left, or always by ``force``."""
+        call = await self._call(request, fields=("min_validity", "force"))
+        outcome = await self._service().refresh(
+            call.user,
+            min_validity=bodies.seconds(call.body, "min_validity"),
+            force=bodies.boolean(call.body, "force"),
+            actor=call.actor,
+        )
+        return _answer(views.refresh(outcome))
+
+    async def logout(self, request: Request) -> Response:
+        """Forget the tokens and revoke them at the provider."""
+        call = await self._call(request, fields=())
+        return _answer(views.logout(await self._service().logout(call.user, actor=call.actor)))
+
+    async def users(self, request: Request) -> Response:
+        """Every user's login, page by page, for an administrator. ``next`` goes back as ``after``."""
+        call = await self._call(request, query=("after", "limit"))
+        if not call.caller.is_admin:
+            raise Forbidden("Only an administrator may list all users. Ask for your own: status.")
+        limit = bodies.count(call.query, "limit", default=100, high=MAX_USERS)
+        page = await self._service().statuses(after=bodies.text(call.query, "after"), limit=limit)
+        following = page[-1].user_id if len(page) == limit else None
+        return _answer({"users": [views.status(one) for one in page], "next": following})
+
+    async def health(self, request: Request) -> Response:
+        """Whether the module works, open to everybody: ``degraded`` while the database cannot be reached."""
+        database = await self._service().database_reachable()
+        return _answer({"status": "ok" if database else "degraded", "database": database})
+
+    async def _call(
+        self,
+        request: Request,
+        *,
+        query: tuple[str, ...] = ("user_id",),
+        fields: tuple[str, ...] | None = None,
+        anonymous: bool = False,
+    ) -> _Call:
+        """Authenticate first, then read: who has no key learns nothing about what they sent."""
+        caller = await self._caller(request, anonymous)
+        values = bodies.parse_query(request.query_params.multi_items(), query)
+        body = {} if fields is None else bodies.parse_object(await _read(request), fields)
+        user = user_to_act_for(caller, request.headers.get(USER_HEADER), values.get("user_id"))
+        origin = request.client.host if request.client else "unknown"
+        name = "anonymous" if caller is ANONYMOUS else caller.user_id
+        return _Call(user=user, actor=Actor(name=name, origin=origin), caller=caller, query=values, body=body)
+
+    async def _caller(self, request: Request, anonymous: bool) -> Caller:
+        keyless = not any(name in request.headers for name in _KEY_HEADERS)
+        if anonymous and self._settings.anonymous_api and keyless:
+            return ANONYMOUS
+        return await self._authenticate(request)
+
+
+def build_router(
+    service_provider: ServiceProvider,
+    authenticate: Authenticate,
+    settings: Settings,
+    *,
+    clock: Callable[[], float] = time.time,
+) -> APIRouter:
+    """The routes. ``authenticate`` returns the caller or raises an error of this package (401, 403)."""
+    api = _Api(service_provider, authenticate, settings, clock)
+    router = APIRouter(prefix=PREFIX, tags=["claude oauth"], route_class=_Route)
+    for path, method, endpoint in (
+        ("/start", "GET", api.start),
+        ("/exchange", "POST", api.exchange),
+        ("/status", "GET", api.status),
+        ("/refresh", "POST", api.refresh),
+        ("/logout", "POST", api.logout),
+        ("/users", "GET", api.users),
+        ("/health", "GET", api.health),
+    ):
+        router.add_api_route(
+            path,
+            endpoint,
+            methods=[method],
+            name=f"claude_oauth_{endpoint.__name__}",
+            response_class=JSONResponse,
+            responses=openapi.RESPONSES,
+            openapi_extra=openapi.EXTRA[endpoint.__name__],
+        )
+    return router
+
+
+def _answer(body: dict[str, Any]) -> Response:
+    return JSONResponse(body, headers=_NO_STORE)
+
+
+async def _read(request: Request) -> bytes:
+    """The body, up to one byte more than is allowed: what is longer is refused without being kept."""
+    received = bytearray()
+    async for chunk in request.stream():
+        received += chunk
+        if len(received) > bodies.MAX_BODY_BYTES:
+            break
+    return bytes(received)

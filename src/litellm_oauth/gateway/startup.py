@@ -1,0 +1,144 @@
+"""Run by LiteLLM once in every worker, before its configuration loads:
+``LITELLM_WORKER_STARTUP_HOOKS=litellm_oauth.gateway.startup:start``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from typing import Any, NoReturn
+
+from fastapi import HTTPException, Request
+from litellm.proxy._types import ProxyException
+from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
+from litellm.proxy.proxy_server import app
+
+from ..assembly import open_service
+from ..errors import Forbidden, InvalidInput, LitellmOAuthError, StorageUnavailable
+from ..service import TokenService
+from ..settings import Settings, load_settings
+from .answers import UnknownKeyError
+from .hook import is_unknown_key, oauth_hook
+from .identity import Caller, caller_of
+from .routes import Authenticate, build_router
+from .runtime import Runtime
+
+_log = logging.getLogger(__name__)
+
+# uvicorn and gunicorn take this status for "cannot start" and do not try again for ever.
+_CANNOT_START = 3
+
+# A key that may call a model may log its owner in. LiteLLM opens this route to every key, ours to few.
+_ROUTE_OF_EVERY_KEY = "/v1/models"
+
+# The event loop keeps weak references only.
+_background: set[asyncio.Task[None]] = set()
+
+
+async def start() -> None:
+    """Open the service, mount the routes before LiteLLM's, start the background refresh."""
+    try:
+        settings = load_settings()
+        if settings.master_key:
+            # LiteLLM wants it in its environment. Set here, no `docker inspect` and no process list show it.
+            os.environ["LITELLM_MASTER_KEY"] = settings.master_key
+        if not settings.enabled:
+            return
+        service = await open_service(settings)
+    except LitellmOAuthError as error:
+        _die(error.message)
+    oauth_hook.runtime.fill(Runtime(settings=settings, service=service))
+    _mount(settings, service)
+    if settings.auto_refresh:
+        task = asyncio.create_task(service.run_background(), name="litellm_oauth background refresh")
+        _background.add(task)
+        task.add_done_callback(_report)
+
+
+def _mount(settings: Settings, service: TokenService) -> None:
+    router = build_router(lambda: service, _authenticator(settings), settings)
+    routes = app.router.routes
+    known = len(routes)
+    app.include_router(router)
+    # LiteLLM has catch-all routes; the first match wins.
+    ours = routes[known:]
+    del routes[known:]
+    routes[:0] = ours
+    app.openapi_schema = None
+
+
+def _authenticator(settings: Settings) -> Authenticate:
+    async def authenticate(request: Request) -> Caller:
+        try:
+            holder = await user_api_key_auth(request=_key_only(request), **_key_headers(request))
+        except ProxyException as error:
+            raise _refusal(error, int(error.code or 401), str(error.message)) from None
+        except HTTPException as error:
+            raise _refusal(error, error.status_code, str(error.detail)) from None
+        return caller_of(holder, shared_default=settings.shared_default)
+
+    return authenticate
+
+
+def _key_only(request: Request) -> Request:
+    """The request as LiteLLM's check of the key shall see it: no body, on a route that is every key's."""
+    scope = {
+        **request.scope,
+        "method": "GET",
+        "path": _ROUTE_OF_EVERY_KEY,
+        "raw_path": _ROUTE_OF_EVERY_KEY.encode(),
+        "query_string": b"",
+        "state": {},
+        "headers": [
+            pair
+            for pair in request.scope["headers"]
+            if pair[0].lower() not in (b"content-length", b"content-type", b"transfer-encoding")
+        ],
+    }
+
+    async def nothing() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    return Request(scope, nothing)
+
+
+def _key_headers(request: Request) -> dict[str, Any]:
+    headers = request.headers
+    return {
+        "api_key": headers.get("Authorization"),
+        "azure_api_key_header": headers.get("API-Key"),
+        "anthropic_api_key_header": headers.get("x-api-key"),
+        "google_ai_studio_api_key_header": headers.get("x-goog-api-key"),
+        "azure_apim_header": headers.get("Ocp-Apim-Subscription-Key"),
+        "custom_litellm_key_header": headers.get("x-litellm-api-key"),
+    }
+
+
+def _refusal(error: Exception, status: int, message: str) -> LitellmOAuthError:
+    if is_unknown_key(error):
+        status = 401
+    if status == 400:
+        return InvalidInput(message)
+    if status == 403:
+        return Forbidden(message)
+    if status >= 500:
+        return StorageUnavailable("LiteLLM could not check the key just now. Try again in a moment.")
+    _log.info("A key was refused: %s", type(error).__name__)
+    return UnknownKeyError(
+        "The gateway does not know this key, or no key was sent. "
+        "Send the master key or a user's key: Authorization: Bearer sk-..."
+    )
+
+
+def _report(task: asyncio.Task[None]) -> None:
+    _background.discard(task)
+    if not task.cancelled() and task.exception() is not None:
+        _log.error("The background refresh ended: %s. Tokens are refreshed when used.", task.exception())
+
+
+def _die(message: str) -> NoReturn:
+    """End this worker with one clear text. An exception would show a traceback and bury it."""
+    sys.stdout.flush()
+    print(f"litellm_oauth cannot start: {message}", file=sys.stderr, flush=True)  # noqa: T201
+    os._exit(_CANNOT_START)

@@ -1,0 +1,72 @@
+"""What the routes and ``litellm claude --json`` show of the service's results: one shape for both."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+from ..results import LogoutOutcome, RefreshOutcome, StartedLogin
+from ..tokens import UserStatus
+
+
+def moment(seconds: float | None) -> str | None:
+    """Seconds since the epoch as ISO 8601 in UTC, whole seconds (RFC 3339), or None."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(math.floor(seconds), tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def started_login(started: StartedLogin, now: float) -> dict[str, Any]:
+    """A login that waits for its code; ``now`` in seconds since the epoch."""
+    return {
+        "authorization_url": started.authorization_url,
+        "state": started.state,
+        "user_id": started.user_id,
+        "redirect_uri": started.redirect_uri,
+        "expires_in": max(0, math.floor(started.expires_at - now)),
+        "expires_at": moment(started.expires_at),
+    }
+
+
+def status(status: UserStatus) -> dict[str, Any]:
+    """A user's login without its tokens."""
+    return {
+        "user_id": status.user_id,
+        "authenticated": status.authenticated,
+        "status": status.status.value,
+        "expires_at": moment(status.expires_at),
+        "expires_in": None if status.expires_in is None else math.floor(status.expires_in),
+        "refresh_expires_at": moment(status.refresh_expires_at),
+        "generation": status.generation,
+        "scopes": list(status.scopes),
+        "account": None if status.account is None else dict(status.account),
+        "refresh_count": status.refresh_count,
+        "has_refresh_token": status.has_refresh_token,
+        "last_error": status.last_error,
+        "next_attempt_at": moment(status.next_attempt_at),
+        "updated_at": moment(status.updated_at),
+        "source": status.source,
+    }
+
+
+def refresh(outcome: RefreshOutcome) -> dict[str, Any]:
+    """What a refresh did."""
+    return {
+        "user_id": outcome.user_id,
+        "result": outcome.result,
+        "generation_before": outcome.generation_before,
+        "generation": outcome.generation,
+        "expires_at": moment(outcome.expires_at),
+        "expires_in": math.floor(outcome.expires_in),
+    }
+
+
+def logout(outcome: LogoutOutcome) -> dict[str, Any]:
+    """What a logout did."""
+    return {
+        "user_id": outcome.user_id,
+        "was_logged_in": outcome.was_logged_in,
+        "revoked": outcome.revoked,
+        "generation": outcome.generation,
+    }
