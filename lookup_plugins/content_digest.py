@@ -9,7 +9,7 @@ description:
   - Two trees with the same files give the same digest on every machine, so it can serve as an image's tag.
 options:
   _terms:
-    description: Files and folders, relative to the O(root) folder. Any other text is taken into the digest as it is with O(salt).
+    description: Files and folders, relative to the O(root) folder.
     type: list
     elements: str
     required: true

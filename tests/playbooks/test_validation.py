@@ -21,8 +21,12 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("litellm_oauth_master_key", "hunter2-hunter2-hunter2", "litellm_oauth_master_key is malformed"),
     ("litellm_oauth_token_url", "provider.example.com", "litellm_oauth_token_url: give a whole URL"),
     ("litellm_oauth_token_body", "xml", "litellm_oauth_token_body"),
-    ("litellm_oauth_models", [{"name": "a", "model": "b", "api_key": "sk-pasted-key"}], "neither `oauth` nor"),
-    ("litellm_oauth_allowed_api_bases", ["https://elsewhere.example.com"], "litellm_oauth_allowed_api_bases lacks"),
+    ("litellm_oauth_models", [{"name": "a", "model": "b", "api_key": "sk-pasted-key"}], "is neither `oauth`"),
+    (
+        "litellm_oauth_allowed_api_bases",
+        ["https://else.example.com"],
+        "litellm_oauth_allowed_api_bases lacks",
+    ),
     ("service_stack", "No Good", 'service_stack is "No Good"'),
     ("service_directory", "etc", 'service_directory is "etc"'),
     ("postgres_memory", "plenty", "postgres_memory"),
@@ -43,7 +47,7 @@ def refused() -> subprocess.CompletedProcess[str]:
     return site({name: value for name, value, _ in FAULTS}, "-vvv")
 
 
-@pytest.mark.parametrize("message", [message for _, _, message in FAULTS], ids=[name for name, _, _ in FAULTS])
+@pytest.mark.parametrize("message", [pytest.param(message, id=name) for name, _, message in FAULTS])
 def test_every_fault_is_named_with_its_mend(refused: subprocess.CompletedProcess[str], message: str) -> None:
     assert message in " ".join(refused.stdout.split())
 
@@ -59,6 +63,6 @@ def test_no_secret_is_shown_even_with_vvv(refused: subprocess.CompletedProcess[s
 
 
 def test_an_anonymous_api_is_refused_outside_loopback() -> None:
-    result = site({"litellm_oauth_anonymous_api": True, "litellm_oauth_address": "0.0.0.0"})
+    result = site({"litellm_oauth_anonymous_api": True, "litellm_oauth_address": "192.0.2.1"})
     assert result.returncode != 0
     assert "litellm_oauth_anonymous_api opens logins without a key" in " ".join(result.stdout.split())

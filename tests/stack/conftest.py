@@ -1,4 +1,4 @@
-"""The running stack under test, found through environment variables; the defaults are what `make up` deploys."""
+"""The running stack under test, found through the environment; by default what `make up` deploys."""
 
 from __future__ import annotations
 
