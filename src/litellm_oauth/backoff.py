@@ -12,7 +12,6 @@ LONGEST_WAIT = 900.0
 SHORTEST_REST = 10.0
 LONGEST_REST = 60.0
 RATE_LIMITED = "rate_limited"
-REJECTED = "rejected"
 # After these the refresh token may be used up although no answer came.
 MAYBE_SPENT = frozenset({"timeout", "answer_lost", "garbage", "http_504"})
 
@@ -27,8 +26,8 @@ def wait_after_failure(
 ) -> float:
     """Seconds until the next try: twice the last wait and up to a quarter more, or longer by Retry-After.
 
-    Where the refresh token may be spent, another try could end the login at the provider (reuse detection), so
-    the current access token is used up first.
+    Where the refresh token may be spent, another try could end the login at the provider (reuse detection),
+    so the current access token is used up first.
     """
     last = row.next_attempt_at - row.updated_at if row.last_error and row.next_attempt_at else 0.0
     wait = min(LONGEST_WAIT, max(FIRST_WAIT, 2 * last)) * (1 + random() / 4)

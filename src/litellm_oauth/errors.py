@@ -126,8 +126,9 @@ class InvalidGrant(ProviderError):
 class ProviderUnavailable(ProviderError):
     """The provider gave no usable answer. It says nothing about the token that was sent.
 
-    ``reason`` is a stable word (``rate_limited``, ``wrong_host``, ``server_error``, ``timeout``, ``network``,
-    ``answer_lost``, ``garbage``, ``http_4xx``, ``refresh_pending``). ``retry_after`` is in seconds, None where nobody knows.
+    ``reason`` is a stable word: ``rate_limited``, ``wrong_host``, ``server_error``, ``timeout``, ``network``,
+    ``answer_lost``, ``garbage``, ``http_4xx`` or ``refresh_pending``. ``retry_after`` is in seconds, None
+    where nobody knows.
     ``maybe_spent`` says that the request may have reached the provider and its answer may be lost, so that a
     single-use token may be used up.
     """

@@ -2,8 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import math
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from typing import Any, TypeVar
+
+from . import messages
+from .background import Background, refresh_due
+from .clock import AuthorityClock
+from .errors import (
+    AlreadyLoggedIn,
+    CoolingDown,
+    InvalidInput,
+    LitellmOAuthError,
+    StorageUnavailable,
+    Unreadable,
+)
+from .judgement import Need
+from .login import LoginFlow
+from .provider import Provider
+from .reader import TokenReader
+from .refresh import Refresher
 from .results import Actor, LogoutOutcome, RefreshCounts, RefreshOutcome, StartedLogin
-from .tokens import AccessToken, UserStatus
+from .status import user_status
+from .stores import Note, TokenRow, TokenStore, Tombstone
+from .stores.memory import Entry
+from .tokens import AccessToken, UserStatus, check_user_id
+from .vault import ACCESS, REFRESH, Vault
+
+_log = logging.getLogger(__name__)
+# How long a request that holds a valid token waits for the row to be read again (seconds).
+REREAD_PATIENCE = 0.5
+# How long after one background refresh of a user the next one is tried.
+KICK_PAUSE = 5.0
+# How long close() waits for refreshes that run.
+CLOSING_GRACE = 10.0
+MAX_MIN_VALIDITY = 366 * 86_400.0
+MAX_PAGE = 1000
+
+T = TypeVar("T")
 
 
 class TokenService:
@@ -12,6 +51,38 @@ class TokenService:
     Every operation may raise InvalidInput (bad user id) and, unless said otherwise, StorageUnavailable.
     """
 
+    def __init__(
+        self,
+        tokens: TokenStore,
+        vault: Vault,
+        provider: Provider,
+        reader: TokenReader,
+        clock: AuthorityClock,
+        refresher: Refresher,
+        login: LoginFlow,
+        background: Background,
+        resources: AsyncExitStack,
+        *,
+        actor: Actor,
+        refresh_buffer: float,
+        auto_refresh: bool,
+    ) -> None:
+        self._tokens = tokens
+        self._vault = vault
+        self._provider = provider
+        self._reader = reader
+        self._memory = reader.memory
+        self._entries = reader.memory.entries
+        self._clock = clock
+        self._refresher = refresher
+        self._login = login
+        self._background = background
+        self._resources = resources
+        self._actor = actor
+        self._buffer = refresh_buffer
+        self._auto_refresh = auto_refresh
+        self._tasks: set[asyncio.Task[Any]] = set()
+
     async def access_token(self, user: str) -> AccessToken:
         """The token for a request upstream.
 
@@ -19,9 +90,15 @@ class TokenService:
         the one refresh. A token in memory that has not expired is served while the database is down.
 
         Raises NotLoggedIn, ReauthRequired, Unreadable, CoolingDown, ProviderUnavailable, ProviderRefused and,
-        for an expired token only, StorageUnavailable.
+        where no valid token is in memory, StorageUnavailable.
         """
-        raise NotImplementedError
+        entry = self._entries.get(user)
+        if entry is not None:
+            now = self._clock.now()
+            if now < entry.due_at and self._memory.trusted(entry, now):
+                entry.used_at = now
+                return entry.token
+        return await self._look_up(user)
 
     async def replace_rejected(self, user: str, generation: int) -> AccessToken:
         """The token to retry with after an upstream 401 for the token of ``generation``.
@@ -30,11 +107,26 @@ class TokenService:
         that is rejected within a minute of its refresh makes the user cool down instead: CoolingDown.
         Raises what ``access_token`` raises.
         """
-        raise NotImplementedError
+        check_user_id(user)
+        entry = await asyncio.shield(self._reader.read(user))
+        now = self._clock.now()
+        if entry.token.generation > generation and now < entry.token.expires_at:
+            return entry.token
+        if not self._auto_refresh:
+            raise messages.refresh_is_off(user)
+        # A generation that was never handed out does not lift the limit of one refresh each.
+        seen = min(generation, entry.token.generation)
+        result = await self._refresher.ensure(user, Need("rejected", seen, None, self._actor))
+        return result.token
 
     async def start_login(self, user: str, *, actor: Actor, again: bool = False) -> StartedLogin:
         """Begin a login. Raises AlreadyLoggedIn where a working login exists, unless ``again``."""
-        raise NotImplementedError
+        check_user_id(user)
+        if not again and (await self.status(user)).authenticated:
+            raise AlreadyLoggedIn(
+                f"{user} is logged in already. Ask for another login on purpose (force), or log out first."
+            )
+        return await self._login.start(user, actor)
 
     async def complete_login(
         self, user: str, code_input: str, state: str | None = None, *, actor: Actor
@@ -46,15 +138,20 @@ class TokenService:
         Raises InvalidInput, NoPendingLogin, StateMismatch, CodeRejected, ProviderRefused and
         ProviderUnavailable.
         """
-        raise NotImplementedError
+        check_user_id(user)
+        # The task is nobody's: a caller who hangs up must not lose the answer to a code that works once.
+        return await asyncio.shield(self._task(self._complete(user, code_input, state, actor)))
 
     async def status(self, user: str) -> UserStatus:
         """How the user's login stands. Somebody unknown reads as logged_out with generation 0."""
-        raise NotImplementedError
+        check_user_id(user)
+        return self._status(user, await self._tokens.load(user))
 
     async def statuses(self, *, after: str | None = None, limit: int = 100) -> list[UserStatus]:
         """Up to ``limit`` (1 to 1000) users whose id sorts after ``after``, in order of their id."""
-        raise NotImplementedError
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidInput(f"limit is a number from 1 to {MAX_PAGE}.")
+        return [self._status(row.user_id, row) for row in await self._tokens.page(after, limit)]
 
     async def refresh(
         self, user: str, *, min_validity: float | None = None, force: bool = False, actor: Actor
@@ -63,24 +160,145 @@ class TokenService:
 
         Raises NotLoggedIn, ReauthRequired, Unreadable, CoolingDown, ProviderUnavailable, ProviderRefused.
         """
-        raise NotImplementedError
+        check_user_id(user)
+        wanted = self._buffer if min_validity is None else min_validity
+        if not math.isfinite(wanted) or not 0 <= wanted <= MAX_MIN_VALIDITY:
+            raise InvalidInput(f"min_validity is a number of seconds from 0 to {MAX_MIN_VALIDITY:.0f}.")
+        before = (await asyncio.shield(self._reader.read(user))).token.generation
+        need = Need("forced" if force else "expiring", before, None if force else wanted, actor)
+        result = await self._refresher.ensure(user, need)
+        if not result.saved:
+            raise StorageUnavailable(
+                f"A new token of {user} was received and serves requests, but cannot be saved yet; "
+                "that is tried again and again. Look at the database."
+            )
+        return RefreshOutcome(
+            user_id=user,
+            result="refreshed" if result.token.generation > before else "fresh",
+            generation_before=before,
+            generation=result.token.generation,
+            expires_at=result.token.expires_at,
+            expires_in=max(0.0, result.token.expires_at - self._clock.now()),
+        )
 
     async def logout(self, user: str, *, actor: Actor) -> LogoutOutcome:
         """Forget the tokens and revoke them at the provider as well as that can be done. Idempotent."""
-        raise NotImplementedError
+        check_user_id(user)
+        return await asyncio.shield(self._task(self._log_out(user, actor)))
 
     async def refresh_due(self, *, actor: Actor) -> RefreshCounts:
         """One pass over all users whose token is due. Errors of single users are counted, not raised."""
-        raise NotImplementedError
+        return await refresh_due(self._refresher, self._buffer, actor)
 
     async def run_background(self) -> None:
         """Refresh what becomes due and purge old pending logins, until cancelled. Outlives outages."""
-        raise NotImplementedError
+        await self._background.run()
 
     async def database_reachable(self) -> bool:
         """Whether the database answers now; for the health route."""
-        raise NotImplementedError
+        try:
+            await self._tokens.ping()
+        except StorageUnavailable:
+            return False
+        return True
 
     async def close(self) -> None:
         """Let running refreshes end (a few seconds), then give back the connections."""
-        raise NotImplementedError
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSING_GRACE)
+        await self._refresher.close(CLOSING_GRACE)
+        await self._resources.aclose()
+
+    async def _look_up(self, user: str) -> AccessToken:
+        """Where memory alone does not settle it: due, not trusted, expired, or not there."""
+        check_user_id(user)
+        entry = self._entries.get(user)
+        now = self._clock.now()
+        serves = entry is not None and now < entry.token.expires_at
+        if entry is None or not serves or not (self._memory.trusted(entry, now) or self._tokens.down):
+            entry = await self._reread(user, entry if serves else None)
+            now = self._clock.now()
+        if now < entry.token.expires_at:
+            entry.used_at = now
+            if now >= entry.due_at:
+                self._kick(user, entry, now)
+            return entry.token
+        if not self._auto_refresh:
+            raise messages.refresh_is_off(user)
+        need = Need("expiring", entry.token.generation, 0.0, self._actor)
+        return (await self._refresher.ensure(user, need)).token
+
+    async def _reread(self, user: str, serving: Entry | None) -> Entry:
+        """The user's entry, read again. One that still serves also does where the store is slow or away."""
+        read = self._reader.read(user)
+        if serving is None:
+            return await asyncio.shield(read)
+        await asyncio.wait([read], timeout=REREAD_PATIENCE)
+        if not read.done():
+            return serving
+        try:
+            return read.result()
+        except StorageUnavailable:
+            return serving
+
+    def _kick(self, user: str, entry: Entry, now: float) -> None:
+        """Start a refresh that nobody waits for, unless one was tried a moment ago."""
+        if now < entry.quiet_until:
+            return
+        entry.quiet_until = now + KICK_PAUSE
+        need = Need("expiring", entry.token.generation, self._buffer, self._actor, patient=True)
+
+        async def refresh() -> None:
+            try:
+                await self._refresher.ensure(user, need)
+            except CoolingDown as error:
+                entry.quiet_until = now + error.retry_after
+            except LitellmOAuthError as error:
+                _log.warning("a refresh in the background failed: %s", error.code)
+
+        self._task(refresh())
+
+    async def _complete(self, user: str, code_input: str, state: str | None, actor: Actor) -> UserStatus:
+        with self._memory.reading(user) as reading:
+            row = await self._login.complete(user, code_input, state, actor)
+        self._clock.observe(row.read_at)
+        self._reader.remember(row, self._vault.open_access(row), overtaken=reading.overtaken)
+        return self._status(user, row)
+
+    async def _log_out(self, user: str, actor: Actor) -> LogoutOutcome:
+        tombstone = await self._tokens.log_out(user, Note(actor, "logout", user, "logged_out"))
+        self._memory.drop(user)
+        if tombstone is None:
+            row = await self._tokens.load(user)
+            return LogoutOutcome(user, False, None, row.generation if row is not None else 0)
+        return LogoutOutcome(user, True, await self._revoke(user, tombstone), tombstone.generation)
+
+    async def _revoke(self, user: str, tombstone: Tombstone) -> bool | None:
+        """RFC 7009 §2.1: revoking the refresh token ends the access tokens of its grant as well."""
+        try:
+            token = self._vault.open_optional(tombstone.refresh_token, user, REFRESH)
+            if token is not None:
+                return await self._provider.revoke(token, "refresh_token")
+            token = self._vault.open_optional(tombstone.access_token, user, ACCESS)
+            return await self._provider.revoke(token, "access_token") if token is not None else None
+        except Unreadable:
+            # What does not decrypt cannot be named to the provider.
+            return False
+
+    def _status(self, user: str, row: TokenRow | None) -> UserStatus:
+        if row is not None:
+            self._clock.observe(row.read_at)
+        return user_status(
+            user,
+            row,
+            now=self._clock.now(),
+            refresh_buffer=self._buffer,
+            readable=row is None or self._vault.readable(row),
+            source=self._tokens.source,
+        )
+
+    def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

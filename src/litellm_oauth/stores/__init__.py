@@ -52,7 +52,11 @@ class TokenStore(Protocol):
 
     @property
     def steady(self) -> bool:
-        """Whether the store has answered for so long that others had time to save what came in an outage."""
+        """Whether the store has answered for so long that others could save what came in an outage."""
+        ...
+
+    async def ping(self) -> None:
+        """Return if the store answers."""
         ...
 
     async def load(self, user: str) -> TokenRow | None:
@@ -92,6 +96,10 @@ class TokenStore(Protocol):
         """End the attempt without a token; the provider is left in peace for ``wait`` seconds."""
         ...
 
+    async def abandon(self, attempt: Attempt) -> None:
+        """End an attempt that spent nothing, if it was ever committed."""
+        ...
+
     async def condemn(self, claim: Claim, last_error: str, note: Note) -> bool:
         """End the attempt and mark the login dead, where the refresh token that was spent is still stored."""
         ...
@@ -126,8 +134,8 @@ class TokenStore(Protocol):
         """The check values of the encryption keys in use, by key id."""
         ...
 
-    async def add_key_check(self, key_id: str, check_value: str) -> None:
-        """Store a key's check value; an existing one stays."""
+    async def add_key_check(self, key_id: str, check_value: str, known: Sequence[str]) -> bool:
+        """Store a key's check value, unless there is one of a key that is neither it nor ``known``."""
         ...
 
 

@@ -74,12 +74,12 @@ async def migrate(parameters: dict[str, Any], migrations: list[Migration]) -> li
             return await _apply(connection, migrations)
     except (psycopg.OperationalError, OSError) as error:
         raise StorageUnavailable(
-            f"The token database cannot be reached ({describe(error)}). Check LITELLM_OAUTH_DATABASE_URL, "
+            f"The token database cannot be reached ({describe(error)}). Check its URL, "
             "the password and whether the server runs."
         ) from None
     except psycopg.Error as error:
         raise MigrationError(
-            f"The tables cannot be prepared ({describe(error)}). The role in LITELLM_OAUTH_DATABASE_URL needs "
+            f"The tables cannot be prepared ({describe(error)}). The role in the URL needs "
             "to own the database."
         ) from None
 
@@ -97,8 +97,8 @@ async def _apply(connection: psycopg.AsyncConnection[Any], migrations: list[Migr
             done.append(migration.name)
         elif applied[migration.name] != migration.checksum:
             raise MigrationError(
-                f"The migration {migration.name} was applied to this database with other content. An applied "
-                "file is never edited: restore it and put the change into a new one."
+                f"The migration {migration.name} was applied to this database with other content. An "
+                "applied file is never edited: restore it and put the change into a new one."
             )
     return done
 
@@ -116,6 +116,6 @@ async def _apply_one(connection: psycopg.AsyncConnection[Any], migration: Migrat
         raise
     except psycopg.Error as error:
         raise MigrationError(
-            f"The migration {migration.name} failed ({describe(error)}) and was rolled back. The role needs to "
-            "own the database; `psql -f` shows the line."
+            f"The migration {migration.name} failed ({describe(error)}) and was rolled back. The role "
+            "needs to own the database; `psql -f` shows the line."
         ) from None

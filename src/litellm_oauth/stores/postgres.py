@@ -78,6 +78,7 @@ WITH failed AS (
   UPDATE {TOKENS} t SET last_error = %(last_error)s, {_WAIT}, {_END_ATTEMPT}, {_UPDATED}
   WHERE {_OWN_ATTEMPT} RETURNING t.generation)
 {_NOTE} FROM failed"""
+_ABANDON = f"UPDATE {TOKENS} t SET {_END_ATTEMPT} WHERE t.attempt_id = %(attempt)s"
 _CONDEMN = f"""
 WITH condemned AS (
   UPDATE {TOKENS} t SET status = 'reauth_required', last_error = %(last_error)s, next_attempt_at = NULL,
@@ -125,6 +126,12 @@ UPDATE {TOKENS} t SET last_used = greatest(t.last_used, to_timestamp(u.at))
 FROM unnest(%(users)s::text[], %(times)s::float8[]) AS u (user_id, at) WHERE t.user_id = u.user_id"""
 
 
+_ADD_KEY_CHECK = """
+INSERT INTO claude_oauth.key_checks (key_id, check_value) SELECT %(key_id)s, %(check_value)s
+WHERE NOT EXISTS (SELECT FROM claude_oauth.key_checks WHERE key_id <> ALL (%(known)s))
+ON CONFLICT (key_id) DO UPDATE SET key_id = excluded.key_id"""
+
+
 class PostgresTokens:
     """``stores.TokenStore`` over the pool."""
 
@@ -140,6 +147,9 @@ class PostgresTokens:
     @property
     def steady(self) -> bool:
         return self._database.steady
+
+    async def ping(self) -> None:
+        await self._database.one("SELECT 1")
 
     async def load(self, user: str) -> TokenRow | None:
         return _row(await self._database.one(_LOAD, {"user": user}))
@@ -171,6 +181,9 @@ class PostgresTokens:
     async def fail(self, claim: Claim, last_error: str, wait: float, note: Note) -> bool:
         values = {**note_values(note), **_own(claim), "last_error": last_error, "wait": wait}
         return await self._database.run(_FAIL, values) == 1
+
+    async def abandon(self, attempt: Attempt) -> None:
+        await self._database.run(_ABANDON, {"attempt": attempt.attempt_id})
 
     async def condemn(self, claim: Claim, last_error: str, note: Note) -> bool:
         spent = {"spent": claim.row.refresh_token, "last_error": last_error}
@@ -206,12 +219,13 @@ class PostgresTokens:
         rows = await self._database.all("SELECT key_id, check_value FROM claude_oauth.key_checks")
         return {row["key_id"]: row["check_value"] for row in rows}
 
-    async def add_key_check(self, key_id: str, check_value: str) -> None:
-        await self._database.run(
-            "INSERT INTO claude_oauth.key_checks (key_id, check_value) VALUES (%(key_id)s, %(check_value)s) "
-            "ON CONFLICT (key_id) DO NOTHING",
-            {"key_id": key_id, "check_value": check_value},
-        )
+    async def add_key_check(self, key_id: str, check_value: str, known: Sequence[str]) -> bool:
+        values = {"key_id": key_id, "check_value": check_value, "known": [*known, key_id]}
+        async with self._database.connection() as connection, connection.transaction():
+            # Two gateways that start at the same moment with different keys: the first one decides.
+            await connection.execute("LOCK TABLE claude_oauth.key_checks IN SHARE ROW EXCLUSIVE MODE")
+            cursor = await connection.execute(_ADD_KEY_CHECK, values)
+            return cursor.rowcount == 1
 
 
 def note_values(note: Note) -> dict[str, Any]:

@@ -1,0 +1,151 @@
+"""The background loop: refresh all who are due, remember who used a token, forget old logins."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random as random_module
+from collections.abc import Callable
+
+from .errors import (
+    CoolingDown,
+    LitellmOAuthError,
+    ProviderError,
+    ReauthRequired,
+    StorageUnavailable,
+    Unreadable,
+)
+from .login import REMEMBER
+from .refresh import Refresher
+from .results import Actor, RefreshCounts
+from .stores import LoginStore, TokenStore
+from .stores.memory import TokenMemory
+
+_log = logging.getLogger(__name__)
+INTERVAL = 30.0
+# A pass that could not finish, or whose rows belong to others, is not repeated sooner than this.
+SHORTEST_INTERVAL = 5.0
+# Refreshes that run at the same time, each on a lease of its own; more leases would only lie idle.
+CONCURRENCY = 8
+# So many failures of the provider in a row end a pass: it is down, and asking for each user helps nobody.
+TOO_MANY_FAILURES = 5
+
+
+class _Tally:
+    def __init__(self) -> None:
+        self.refreshed = self.reauth_required = self.unavailable = self.unreadable = self.superseded = 0
+        self.failures_in_a_row = 0
+
+    @property
+    def hopeless(self) -> bool:
+        return self.failures_in_a_row >= TOO_MANY_FAILURES
+
+    def counts(self) -> RefreshCounts:
+        return RefreshCounts(
+            refreshed=self.refreshed,
+            reauth_required=self.reauth_required,
+            unavailable=self.unavailable,
+            unreadable=self.unreadable,
+            superseded=self.superseded,
+            stopped_early=self.hopeless,
+        )
+
+
+async def refresh_due(refresher: Refresher, buffer: float, actor: Actor) -> RefreshCounts:
+    """One pass. Each worker takes one user at a time, so memory does not grow with their number.
+
+    Raises StorageUnavailable.
+    """
+    tally = _Tally()
+
+    async def work() -> None:
+        while not tally.hopeless:
+            try:
+                result = await refresher.spend_due(buffer, actor)
+            except StorageUnavailable:
+                raise
+            except ReauthRequired:
+                tally.reauth_required += 1
+                tally.failures_in_a_row = 0
+            except Unreadable:
+                tally.unreadable += 1
+            except CoolingDown:
+                tally.superseded += 1
+            except ProviderError:
+                tally.unavailable += 1
+                tally.failures_in_a_row += 1
+            except LitellmOAuthError:
+                tally.superseded += 1
+            else:
+                if result is None:
+                    return
+                tally.failures_in_a_row = 0
+                if result.refreshed:
+                    tally.refreshed += 1
+                else:
+                    tally.superseded += 1
+
+    results = await asyncio.gather(*(work() for _ in range(CONCURRENCY)), return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return tally.counts()
+
+
+class Background:
+    """Runs passes until it is cancelled."""
+
+    def __init__(
+        self,
+        tokens: TokenStore,
+        logins: LoginStore,
+        memory: TokenMemory,
+        refresher: Refresher,
+        *,
+        actor: Actor,
+        refresh_buffer: float,
+        auto_refresh: bool,
+        random: Callable[[], float] = random_module.random,
+    ) -> None:
+        self._tokens = tokens
+        self._logins = logins
+        self._memory = memory
+        self._refresher = refresher
+        self._actor = actor
+        self._buffer = refresh_buffer
+        self._auto_refresh = auto_refresh
+        self._random = random
+        self._touched_until = 0.0
+
+    async def run(self) -> None:
+        while True:
+            try:
+                pause = await self._pass()
+            except StorageUnavailable as error:
+                pause = error.retry_after
+            except Exception:
+                # Whatever it is, tokens of others become due meanwhile: the loop must not end.
+                _log.exception("the background pass failed")
+                pause = INTERVAL
+            await asyncio.sleep(pause)
+
+    async def _pass(self) -> float:
+        """One pass; returns the seconds until the next."""
+        await self._touch()
+        await self._logins.purge(REMEMBER)
+        # Replicas that started together drift apart.
+        pause = INTERVAL * (0.8 + 0.4 * self._random())
+        if not self._auto_refresh:
+            return pause
+        counts = await refresh_due(self._refresher, self._buffer, self._actor)
+        if counts.attempted:
+            _log.info("background pass: %s", counts)
+        due_in = None if counts.stopped_early else await self._tokens.next_due_in(self._buffer)
+        return pause if due_in is None else min(pause, max(SHORTEST_INTERVAL, due_in))
+
+    async def _touch(self) -> None:
+        since = self._touched_until
+        used = {user: e.used_at for user, e in list(self._memory.entries.items()) if e.used_at > since}
+        if used:
+            await self._tokens.touch(used)
+            self._touched_until = max(used.values())

@@ -1,0 +1,104 @@
+"""Whether a refresh token may be spent now: pure decisions over a row, a need and the clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from . import messages
+from .backoff import MAYBE_SPENT, RATE_LIMITED, cooling_for, reason_of
+from .errors import CoolingDown
+from .results import Actor
+from .stores import RowStatus, TokenRow
+from .tokens import AccessToken
+
+# How long a user rests whose freshly refreshed token the API refused: refreshing does not mend that.
+REJECTED_WAIT = 300.0
+
+
+class RejectedTooSoon(CoolingDown):
+    """The API refused a token that had just been refreshed; the caller persists the cooldown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Why somebody wants a refresh.
+
+    A token newer than ``generation`` satisfies, and one with more than ``min_validity`` seconds left (None:
+    no time is enough). ``patient``: the old token still serves, so the rest after a refresh is respected.
+    """
+
+    MOST_URGENT: ClassVar[int] = 2
+
+    reason: Literal["expiring", "forced", "rejected"]
+    generation: int
+    min_validity: float | None
+    actor: Actor
+    patient: bool = False
+
+    @property
+    def urgency(self) -> int:
+        """Who is more urgent passes cooldowns that hold others back."""
+        if self.reason == "forced":
+            return self.MOST_URGENT
+        return 0 if self.patient else 1
+
+    def satisfied_by(self, token: AccessToken, now: float) -> bool:
+        left = token.expires_at - now
+        if left <= 0:
+            return False
+        return token.generation > self.generation or (
+            self.min_validity is not None and left > self.min_validity
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """``refreshed``: the provider was asked for it. ``saved``: it lies in the store."""
+
+    token: AccessToken
+    refreshed: bool
+    saved: bool = True
+
+
+def judge(row: TokenRow, need: Need, now: float) -> None:
+    """Return where the refresh token of an idle row may be spent for ``need``.
+
+    Raises ReauthRequired, CoolingDown, RejectedTooSoon.
+    """
+    user = row.user_id
+    left = (row.expires_at or now) - now
+    if row.status is RowStatus.REAUTH_REQUIRED:
+        raise messages.reauth_required(user)
+    if row.refresh_token is None:
+        raise messages.no_refresh_token(user)
+    if row.in_doubt and left > 0:
+        raise CoolingDown(
+            f"An earlier refresh for {user} on {row.attempt_host or 'another host'} ended without a word, so "
+            "its refresh token may be spent. It is tried once more when the access token has expired.",
+            retry_after=left,
+        )
+    wait = cooling_for(row, now)
+    if wait > 0:
+        _judge_wait(row, need, wait, left)
+
+
+def _judge_wait(row: TokenRow, need: Need, wait: float, left: float) -> None:
+    user = row.user_id
+    if row.last_error is None:
+        if need.reason == "rejected":
+            raise RejectedTooSoon(
+                f"The API refused a token of {user} that had been refreshed a moment before. Look at the "
+                "account and at the API.",
+                retry_after=REJECTED_WAIT,
+            )
+        if need.patient:
+            raise CoolingDown(f"The token of {user} was refreshed a moment ago.", retry_after=wait)
+        return
+    reason = reason_of(row.last_error)
+    if need.reason == "forced" and reason != RATE_LIMITED and not (reason in MAYBE_SPENT and left > 0):
+        return
+    raise CoolingDown(
+        f"The provider is left in peace for {user} for {wait:.0f} s more. The reason: {row.last_error}",
+        retry_after=wait,
+    )

@@ -1,0 +1,258 @@
+"""A real PostgreSQL for tests: the one in TEST_DATABASE_URL (a superuser), else a throw-away server.
+
+The throw-away server is made of the machine's own PostgreSQL programs, on a random loopback port, without
+durability. Each test gets a fresh database, a cheap copy of one that has all migrations applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, LiteralString, cast
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import dict_row
+
+from litellm_oauth.settings import DatabaseSettings
+from litellm_oauth.stores.database import connection_parameters
+from litellm_oauth.stores.migrations import migrate, migrations_folder, read_migrations
+
+OWNER = "llmproxy"
+TOKENS = 'claude_oauth."LiteLLM_ClaudeOAuthTokens"'
+LOGINS = 'claude_oauth."LiteLLM_ClaudeOAuthLogins"'
+AUDIT = 'claude_oauth."LiteLLM_ClaudeOAuthAudit"'
+
+
+class PostgresServer:
+    """A server that tests own. ``owner_password`` lets in the role that plays the gateway's."""
+
+    def __init__(self, admin_dsn: str, process: subprocess.Popen[bytes] | None, folder: Path | None) -> None:
+        self.admin_dsn = admin_dsn
+        self.owner_password = secrets.token_hex(16)
+        self._process = process
+        self._folder = folder
+
+    def admin(self, database: str | None = None) -> psycopg.Connection[dict[str, Any]]:
+        """A superuser's connection in autocommit mode."""
+        dsn = make_conninfo(self.admin_dsn, dbname=database) if database else self.admin_dsn
+        return psycopg.connect(dsn, autocommit=True, row_factory=dict_row)
+
+    def settings(self, database: str) -> DatabaseSettings:
+        parts = conninfo_to_dict(self.admin_dsn)
+        url = f"postgresql://{OWNER}@{parts['host']}:{parts['port']}/{database}"
+        return DatabaseSettings(url=url, password=self.owner_password)
+
+    def create_owner(self) -> None:
+        statement = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(
+            sql.Identifier(OWNER), sql.Literal(self.owner_password)
+        )
+        with self.admin() as connection:
+            found = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [OWNER]).fetchone()
+            if found is not None:
+                statement = sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(
+                    sql.Identifier(OWNER), sql.Literal(self.owner_password)
+                )
+            connection.execute(statement)
+
+    def create_database(self, name: str, template: str | None = None) -> None:
+        with self.admin() as connection:
+            query = sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(OWNER), sql.Identifier(template or "template0")
+            )
+            connection.execute(query)
+
+    def drop_database(self, name: str) -> None:
+        with self.admin() as connection:
+            connection.execute(
+                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+            )
+
+    def stop(self) -> None:
+        if self._process is not None:
+            # SIGINT is PostgreSQL's fast shutdown; clients are cut off.
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=3)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class TestDatabase:
+    """One test's database."""
+
+    __test__ = False
+
+    server: PostgresServer = field(repr=False)
+    name: str
+    settings: DatabaseSettings = field(repr=False)
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return connection_parameters(self.settings)
+
+    def query(self, query: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Run a statement as the owner, as an operator would in psql, and return its rows."""
+        with psycopg.connect(**self.parameters, autocommit=True, row_factory=dict_row) as connection:
+            cursor = connection.execute(cast(LiteralString, query), values)
+            return cursor.fetchall() if cursor.description else []
+
+    def one(self, query: str, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        rows = self.query(query, values)
+        assert len(rows) == 1, rows
+        return rows[0]
+
+    def cut_off(self) -> None:
+        """Nobody gets in any more, and who was in is thrown out."""
+        with self.server.admin() as connection:
+            connection.execute(
+                sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(self.name))
+            )
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [self.name]
+            )
+
+    def let_in(self) -> None:
+        with self.server.admin() as connection:
+            connection.execute(
+                sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(self.name))
+            )
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """The server of this test process."""
+    given = os.environ.get("TEST_DATABASE_URL")
+    server = PostgresServer(given, None, None) if given else _start_local_server()
+    try:
+        server.create_owner()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: PostgresServer) -> Iterator[str]:
+    """A database with all migrations, to be copied."""
+    name = f"template_{secrets.token_hex(6)}"
+    postgres_server.create_database(name)
+    parameters = connection_parameters(postgres_server.settings(name))
+    asyncio.run(migrate(parameters, read_migrations(migrations_folder())))
+    yield name
+    postgres_server.drop_database(name)
+
+
+@pytest.fixture
+def empty_database(postgres_server: PostgresServer) -> Iterator[TestDatabase]:
+    """A database without any tables."""
+    yield from _database(postgres_server, None)
+
+
+@pytest.fixture
+def database(postgres_server: PostgresServer, migrated_template: str) -> Iterator[TestDatabase]:
+    """A database with all migrations and no rows."""
+    yield from _database(postgres_server, migrated_template)
+
+
+def _database(server: PostgresServer, template: str | None) -> Iterator[TestDatabase]:
+    name = f"test_{secrets.token_hex(6)}"
+    server.create_database(name, template)
+    yield TestDatabase(server, name, server.settings(name))
+    server.drop_database(name)
+
+
+def _programs() -> Path:
+    for candidate in sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))[
+        ::-1
+    ]:
+        if (candidate / "initdb").exists():
+            return candidate
+    raise RuntimeError(
+        "No PostgreSQL for the tests: set TEST_DATABASE_URL to a superuser's URL, or install Debian's postgresql."
+    )
+
+
+def _start_local_server() -> PostgresServer:
+    programs = _programs()
+    folder = Path(tempfile.mkdtemp(prefix="litellm-oauth-pg-"))
+    account = _account()
+    if account is not None:
+        os.chown(folder, account.pw_uid, account.pw_gid)
+    as_account = {"user": account.pw_uid, "group": account.pw_gid} if account is not None else {}
+    data, password_file = folder / "data", folder / "password"
+    password = secrets.token_hex(16)
+    password_file.write_text(password)
+    password_file.chmod(0o644)
+    try:
+        subprocess.run(
+            [programs / "initdb", "-D", data, "-U", "postgres", "-A", "scram-sha-256"]
+            + [
+                f"--pwfile={password_file}",
+                "--no-sync",
+                "--no-instructions",
+                "--encoding=UTF8",
+                "--locale=C",
+            ],
+            check=True,
+            capture_output=True,
+            cwd=folder,
+            **cast(dict[str, Any], as_account),
+        )
+        port = _free_port()
+        process = subprocess.Popen(
+            [programs / "postgres", "-D", data, "-p", str(port), "-c", "listen_addresses=127.0.0.1"]
+            + ["-c", f"unix_socket_directories={folder}", "-c", "fsync=off", "-c", "synchronous_commit=off"]
+            + ["-c", "full_page_writes=off", "-c", "max_connections=200", "-c", "shared_buffers=32MB"],
+            stdout=subprocess.DEVNULL,
+            stderr=(folder / "log").open("wb"),
+            cwd=folder,
+            **cast(dict[str, Any], as_account),
+        )
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    dsn = f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
+    server = PostgresServer(dsn, process, folder)
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            psycopg.connect(dsn, connect_timeout=2).close()
+            return server
+        except psycopg.OperationalError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                log = (folder / "log").read_text(errors="replace")
+                server.stop()
+                raise RuntimeError(f"the PostgreSQL of the tests does not start:\n{log}") from None
+            time.sleep(0.05)
+
+
+def _account() -> pwd.struct_passwd | None:
+    """PostgreSQL refuses to run as root: then its own account does."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return pwd.getpwnam("postgres")
+    except KeyError:
+        return pwd.getpwnam("nobody")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
