@@ -48,8 +48,10 @@ ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
     LANG=C.UTF-8 \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    # the model map lies in the package; without this every start asks the network for a newer one
+    # these lists lie in the package; without this every start, or every first request, asks the network for newer ones
     LITELLM_LOCAL_MODEL_COST_MAP=True \
+    LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS=True \
+    LITELLM_LOCAL_BLOG_POSTS=True \
     LITELLM_WORKER_STARTUP_HOOKS=litellm_oauth.gateway.startup:start \
     NUM_WORKERS=1
 WORKDIR /app
@@ -58,5 +60,5 @@ VOLUME /app/.litellm
 EXPOSE 4000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
   CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:4000/health/liveliness', timeout=4)"]
-ENTRYPOINT ["litellm"]
+ENTRYPOINT ["python", "-m", "litellm_oauth.gateway.serve"]
 CMD ["--config", "/app/config.yaml", "--host", "0.0.0.0", "--port", "4000", "--run_granian"]

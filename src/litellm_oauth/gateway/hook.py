@@ -31,18 +31,18 @@ _HEADERS = ("headers", "extra_headers")
 _UNKNOWN_KEY = "The gateway does not know this key. Send the master key or a user's key as a bearer token."
 
 
-class RefusedCallError(Exception):
+class RefusedCallError(ProxyException):  # type: ignore[misc]  # LiteLLM is Any outside the image
     """A call that must not be sent, with the answer its caller gets.
 
-    To LiteLLM it looks like a bad request of this caller (400): the router then neither tries again nor takes
-    the deployment from others. ``async_post_call_failure_hook`` gives the caller the true status.
+    ``code`` is what LiteLLM's routes answer with. ``status_code`` is what its router looks at: a bad request
+    of this caller, so it neither tries again nor takes the deployment from others.
     """
 
     status_code = 400
 
     def __init__(self, answer: ErrorAnswer) -> None:
-        super().__init__(answer.message)
-        self.message = answer.message
+        kind = answer.body["error"]["type"]
+        super().__init__(answer.message, kind, None, answer.status, dict(answer.headers), answer.code)
         self.answer = answer
 
 
@@ -132,11 +132,13 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
         user_api_key_dict: Any,
         traceback_str: str | None = None,
     ) -> HTTPException | None:
-        """Give the caller the status and the sentence that belong to the error."""
+        """Give the caller the sentence that belongs to the error, and to an unknown key its 401."""
         if isinstance(original_exception, RefusedCallError):
-            return _http(original_exception.answer)
+            # The router has added a sentence about fallbacks, which are none of this error's business.
+            original_exception.message = original_exception.answer.message
         if is_unknown_key(original_exception):
-            return _http(answer_for(UnknownKeyError(_UNKNOWN_KEY)))
+            answer = answer_for(UnknownKeyError(_UNKNOWN_KEY))
+            return HTTPException(answer.status, detail=answer.message, headers=dict(answer.headers))
         return None
 
     def _allowed(self) -> tuple[str, ...]:
@@ -236,14 +238,6 @@ def _clean_scope(scope: Any) -> Any:
     if not isinstance(scope, Mapping):
         return scope
     return {**scope, "extra_headers": without_credentials(scope.get("extra_headers")) or {}}
-
-
-def _http(answer: ErrorAnswer) -> HTTPException:
-    error = HTTPException(answer.status, detail=answer.message, headers=dict(answer.headers))
-    # LiteLLM copies these two into the body it makes.
-    error.type = answer.body["error"]["type"]  # type: ignore[attr-defined]
-    error.code = answer.code  # type: ignore[attr-defined]
-    return error
 
 
 oauth_hook = OAuthHook()

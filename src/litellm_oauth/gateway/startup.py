@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
-import sys
-from typing import Any, NoReturn
+from typing import Any
 
 from fastapi import HTTPException, Request
 from litellm.proxy._types import ProxyException
@@ -23,11 +23,9 @@ from .hook import is_unknown_key, oauth_hook
 from .identity import Caller, caller_of
 from .routes import Authenticate, build_router
 from .runtime import Runtime
+from .startup_failure import end_worker
 
 _log = logging.getLogger(__name__)
-
-# uvicorn and gunicorn take this status for "cannot start" and do not try again for ever.
-_CANNOT_START = 3
 
 # A key that may call a model may log its owner in. LiteLLM opens this route to every key, ours to few.
 _ROUTE_OF_EVERY_KEY = "/v1/models"
@@ -38,6 +36,7 @@ _background: set[asyncio.Task[None]] = set()
 
 async def start() -> None:
     """Open the service, mount the routes before LiteLLM's, start the background refresh."""
+    _resume_garbage_collection()
     try:
         settings = load_settings()
         if settings.master_key:
@@ -47,7 +46,7 @@ async def start() -> None:
             return
         service = await open_service(settings)
     except LitellmOAuthError as error:
-        _die(error.message)
+        end_worker(error.message)
     oauth_hook.runtime.fill(Runtime(settings=settings, service=service))
     _mount(settings, service)
     if settings.auto_refresh:
@@ -66,6 +65,12 @@ def _mount(settings: Settings, service: TokenService) -> None:
     del routes[known:]
     routes[:0] = ours
     app.openapi_schema = None
+
+
+def _resume_garbage_collection() -> None:
+    """What has been imported stays for good: the collector need not look at it again (see ``serve``)."""
+    gc.freeze()
+    gc.enable()
 
 
 def _authenticator(settings: Settings) -> Authenticate:
@@ -135,10 +140,3 @@ def _report(task: asyncio.Task[None]) -> None:
     _background.discard(task)
     if not task.cancelled() and task.exception() is not None:
         _log.error("The background refresh ended: %s. Tokens are refreshed when used.", task.exception())
-
-
-def _die(message: str) -> NoReturn:
-    """End this worker with one clear text. An exception would show a traceback and bury it."""
-    sys.stdout.flush()
-    print(f"litellm_oauth cannot start: {message}", file=sys.stderr, flush=True)  # noqa: T201
-    os._exit(_CANNOT_START)

@@ -1,0 +1,42 @@
+"""The image's command: check the settings, then start LiteLLM's server with the arguments given.
+
+    python -m litellm_oauth.gateway.serve --config /app/config.yaml --port 4000 --run_granian
+
+LiteLLM takes seconds to import, so a fault in the settings is said before that.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+
+from ..errors import SettingsError
+from ..settings import load_settings
+from .startup_failure import CANNOT_START, say
+
+_HOOKS = "LITELLM_WORKER_STARTUP_HOOKS"
+_START = "litellm_oauth.gateway.startup:start"
+
+
+def main() -> int:
+    """Returns the exit status; does not return while the server runs."""
+    try:
+        load_settings()
+    except SettingsError as error:
+        say(error.message)
+        return CANNOT_START
+    hooks = [hook for hook in os.environ.get(_HOOKS, "").split(",") if hook.strip()]
+    if _START not in hooks:
+        os.environ[_HOOKS] = ",".join([_START, *hooks])
+    # The imports make a million objects and no garbage; to look for it costs a second. `startup` resumes.
+    gc.disable()
+    from litellm.proxy.proxy_cli import run_server
+
+    sys.argv[0] = "litellm"
+    run_server()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
