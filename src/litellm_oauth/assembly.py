@@ -131,8 +131,8 @@ async def check_key(tokens: TokenStore, cipher: Cipher) -> None:
     raise SettingsError(
         [
             f"claude_oauth.encryption_key: is key {cipher.key_id}, but the database was written with "
-            f"key {wrong}; put that key back, or list it in CLAUDE_TOKEN_ENCRYPTION_KEYS_OLD. If it is lost, all have to log "
-            "in again: delete its row from claude_oauth.key_checks first"
+            f"key {wrong}; put that key back, or list it in CLAUDE_TOKEN_ENCRYPTION_KEYS_OLD. If it is "
+            "lost, all have to log in again: delete its row from claude_oauth.key_checks first"
         ]
     )
 

@@ -7,10 +7,12 @@ durability. Each test gets a fresh database, a cheap copy of one that has all mi
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -18,7 +20,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, LiteralString, cast
+from typing import Any
 
 import psycopg
 import pytest
@@ -41,13 +43,13 @@ class PostgresServer:
 
     def __init__(self, admin_dsn: str, process: subprocess.Popen[bytes] | None, folder: Path | None) -> None:
         self.admin_dsn = admin_dsn
-        self.owner_password = secrets.token_hex(16)
+        self.owner_password = hashlib.sha256(admin_dsn.encode()).hexdigest()
         self._process = process
         self._folder = folder
 
     def admin(self, database: str | None = None) -> psycopg.Connection[dict[str, Any]]:
         """A superuser's connection in autocommit mode."""
-        dsn = make_conninfo(self.admin_dsn, dbname=database) if database else self.admin_dsn
+        dsn = make_conninfo(self.admin_dsn, connect_timeout=3, **({"dbname": database} if database else {}))
         return psycopg.connect(dsn, autocommit=True, row_factory=dict_row)
 
     def settings(self, database: str) -> DatabaseSettings:
@@ -56,16 +58,17 @@ class PostgresServer:
         return DatabaseSettings(url=url, password=self.owner_password)
 
     def create_owner(self) -> None:
-        statement = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(
-            sql.Identifier(OWNER), sql.Literal(self.owner_password)
-        )
+        """The role may exist, and other test processes may be at it; all of them set the same password."""
         with self.admin() as connection:
+            connection.execute("SELECT pg_advisory_lock(hashtext('litellm_oauth tests'))")
             found = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [OWNER]).fetchone()
-            if found is not None:
-                statement = sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(
-                    sql.Identifier(OWNER), sql.Literal(self.owner_password)
+            connection.execute(
+                sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(
+                    sql.SQL("CREATE" if found is None else "ALTER"),
+                    sql.Identifier(OWNER),
+                    sql.Literal(self.owner_password),
                 )
-            connection.execute(statement)
+            )
 
     def create_database(self, name: str, template: str | None = None) -> None:
         with self.admin() as connection:
@@ -82,13 +85,9 @@ class PostgresServer:
 
     def stop(self) -> None:
         if self._process is not None:
-            # SIGINT is PostgreSQL's fast shutdown; clients are cut off.
-            self._process.terminate()
-            try:
-                self._process.wait(timeout=3)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+            # PostgreSQL's fast shutdown: clients are cut off.
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait(timeout=10)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -110,8 +109,8 @@ class TestDatabase:
     def query(self, query: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Run a statement as the owner, as an operator would in psql, and return its rows."""
         with psycopg.connect(**self.parameters, autocommit=True, row_factory=dict_row) as connection:
-            cursor = connection.execute(cast(LiteralString, query), values)
-            return cursor.fetchall() if cursor.description else []
+            cursor = connection.execute(query, values)
+            return cursor.fetchall() if cursor.description is not None else []
 
     def one(self, query: str, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
         rows = self.query(query, values)
@@ -178,14 +177,12 @@ def _database(server: PostgresServer, template: str | None) -> Iterator[TestData
 
 
 def _programs() -> Path:
-    for candidate in sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))[
-        ::-1
-    ]:
-        if (candidate / "initdb").exists():
-            return candidate
-    raise RuntimeError(
-        "No PostgreSQL for the tests: set TEST_DATABASE_URL to a superuser's URL, or install Debian's postgresql."
-    )
+    found = [initdb.parent for initdb in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    if not found:
+        raise RuntimeError(
+            "The tests find no PostgreSQL: set TEST_DATABASE_URL to a superuser's URL, or install postgresql."
+        )
+    return max(found, key=lambda path: float(path.parent.name))
 
 
 def _start_local_server() -> PostgresServer:
@@ -194,52 +191,49 @@ def _start_local_server() -> PostgresServer:
     account = _account()
     if account is not None:
         os.chown(folder, account.pw_uid, account.pw_gid)
-    as_account = {"user": account.pw_uid, "group": account.pw_gid} if account is not None else {}
-    data, password_file = folder / "data", folder / "password"
+    user, group = (account.pw_uid, account.pw_gid) if account is not None else (None, None)
     password = secrets.token_hex(16)
-    password_file.write_text(password)
-    password_file.chmod(0o644)
+    (folder / "password").write_text(password)
+    port = _free_port()
+    start = [f"-cport={port}", "-clisten_addresses=127.0.0.1", f"-cunix_socket_directories={folder}"]
+    # Tests lose nothing in a power cut.
+    start += ["-cfsync=off", "-csynchronous_commit=off", "-cfull_page_writes=off", "-cmax_connections=200"]
+    make = ["--username=postgres", "--auth=scram-sha-256", f"--pwfile={folder}/password", "--no-sync"]
+    make += ["--no-instructions", "--encoding=UTF8", "--locale=C", f"--pgdata={folder}/data"]
     try:
         subprocess.run(
-            [programs / "initdb", "-D", data, "-U", "postgres", "-A", "scram-sha-256"]
-            + [
-                f"--pwfile={password_file}",
-                "--no-sync",
-                "--no-instructions",
-                "--encoding=UTF8",
-                "--locale=C",
-            ],
-            check=True,
-            capture_output=True,
-            cwd=folder,
-            **cast(dict[str, Any], as_account),
+            [str(programs / "initdb"), *make], check=True, capture_output=True, cwd=folder, user=user
         )
-        port = _free_port()
         process = subprocess.Popen(
-            [programs / "postgres", "-D", data, "-p", str(port), "-c", "listen_addresses=127.0.0.1"]
-            + ["-c", f"unix_socket_directories={folder}", "-c", "fsync=off", "-c", "synchronous_commit=off"]
-            + ["-c", "full_page_writes=off", "-c", "max_connections=200", "-c", "shared_buffers=32MB"],
+            [str(programs / "postgres"), f"-D{folder}/data", *start],
             stdout=subprocess.DEVNULL,
             stderr=(folder / "log").open("wb"),
             cwd=folder,
-            **cast(dict[str, Any], as_account),
+            user=user,
+            group=group,
         )
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     dsn = f"postgresql://postgres:{password}@127.0.0.1:{port}/postgres"
     server = PostgresServer(dsn, process, folder)
+    _wait_until_up(server, process, folder / "log")
+    return server
+
+
+def _wait_until_up(server: PostgresServer, process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 20
     while True:
         try:
-            psycopg.connect(dsn, connect_timeout=2).close()
-            return server
+            server.admin().close()
         except psycopg.OperationalError:
             if process.poll() is not None or time.monotonic() > deadline:
-                log = (folder / "log").read_text(errors="replace")
+                text = log.read_text(errors="replace")
                 server.stop()
-                raise RuntimeError(f"the PostgreSQL of the tests does not start:\n{log}") from None
+                raise RuntimeError(f"the PostgreSQL of the tests does not start:\n{text}") from None
             time.sleep(0.05)
+        else:
+            return
 
 
 def _account() -> pwd.struct_passwd | None:
