@@ -32,6 +32,9 @@ from ..settings import load_settings
 from . import text
 from .arguments import DEFAULT_USER, Arguments, parse
 
+# Seconds to wait for a database that is starting; a person waits for the answer.
+_PATIENCE = 2.0
+
 FINE, NOT_LOGGED_IN, WRONG_USE, PROVIDER_REFUSED, STORAGE_UNAVAILABLE = range(5)
 
 
@@ -73,7 +76,7 @@ async def _run(arguments: Arguments) -> int:
     # Imported late: wrong use and --help need no database driver.
     from ..assembly import open_service
 
-    service = await open_service(load_settings())
+    service = await open_service(load_settings(), patience=_PATIENCE)
     try:
         return await _COMMANDS[arguments.command](service, arguments)
     finally:
