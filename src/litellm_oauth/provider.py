@@ -178,6 +178,14 @@ class Provider:
                 reason="rate_limited" if status == HTTPStatus.TOO_MANY_REQUESTS else f"http_{status}",
                 retry_after=wait,
             )
+        if status == HTTPStatus.GATEWAY_TIMEOUT:
+            # A gateway that gave up waiting may have passed the request on.
+            return ProviderUnavailable(
+                f"The provider behind {host} did not answer in time (HTTP 504). It is tried again later.",
+                reason="timeout",
+                retry_after=wait,
+                maybe_spent=True,
+            )
         error = error_code(answer)
         if 400 <= status < 500 and error == "invalid_grant":
             return InvalidGrant("The provider refused the grant (invalid_grant).")
@@ -192,8 +200,6 @@ class Provider:
             "It is tried again later.",
             reason="server_error" if status >= 500 else f"http_{status}",
             retry_after=wait,
-            # A gateway that gave up waiting may have passed the request on.
-            maybe_spent=status == HTTPStatus.GATEWAY_TIMEOUT,
         )
 
 

@@ -1,0 +1,227 @@
+"""When a refresh token may be spent, how long the provider is left in peace, how a row reads to people."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from litellm_oauth.backoff import LONGEST_WAIT, describe, rest_after, wait_after_failure
+from litellm_oauth.errors import CoolingDown, InvalidInput, ReauthRequired
+from litellm_oauth.judgement import Need, RejectedTooSoon, judge
+from litellm_oauth.results import Actor
+from litellm_oauth.status import user_status
+from litellm_oauth.stores import RowStatus, TokenRow
+from litellm_oauth.stores.memory import RECHECK, TokenMemory
+from litellm_oauth.tokens import AccessToken, Freshness, Status, check_user_id, freshness
+
+NOW = 1000.0
+ACTOR = Actor("test", "here")
+ROW = TokenRow(
+    user_id="alice",
+    access_token="sealed",
+    refresh_token="sealed",
+    expires_at=NOW + 3600,
+    refresh_expires_at=None,
+    scopes=(),
+    account=None,
+    generation=3,
+    status=RowStatus.ACTIVE,
+    last_error=None,
+    next_attempt_at=None,
+    attempt_host=None,
+    refresh_count=0,
+    updated_at=NOW,
+    leased_for=0.0,
+    in_doubt=False,
+    read_at=NOW,
+)
+EXPIRING = Need("expiring", 3, 300.0, ACTOR)
+PATIENT = Need("expiring", 3, 300.0, ACTOR, patient=True)
+FORCED = Need("forced", 3, None, ACTOR)
+REJECTED = Need("rejected", 3, None, ACTOR)
+
+
+def failed(reason: str, **changes: Any) -> TokenRow:
+    return replace(ROW, last_error=describe(reason, "because"), next_attempt_at=NOW + 60, **changes)
+
+
+@pytest.mark.parametrize("need", [EXPIRING, PATIENT, FORCED, REJECTED])
+def test_an_idle_row_may_be_spent(need: Need) -> None:
+    judge(ROW, need, NOW)
+
+
+@pytest.mark.parametrize("need", [EXPIRING, FORCED, REJECTED])
+def test_a_dead_login_is_never_spent(need: Need) -> None:
+    with pytest.raises(ReauthRequired):
+        judge(replace(ROW, status=RowStatus.REAUTH_REQUIRED), need, NOW)
+    with pytest.raises(ReauthRequired):
+        judge(replace(ROW, refresh_token=None), need, NOW)
+
+
+@pytest.mark.parametrize("need", [EXPIRING, FORCED, REJECTED])
+def test_a_token_in_doubt_is_left_alone_until_the_access_token_has_expired(need: Need) -> None:
+    doubted = replace(ROW, in_doubt=True, attempt_host="other")
+    with pytest.raises(CoolingDown, match="other") as caught:
+        judge(doubted, need, NOW)
+    assert caught.value.retry_after == 3600
+    judge(replace(doubted, expires_at=NOW), need, NOW)
+
+
+@pytest.mark.parametrize("need", [EXPIRING, REJECTED])
+def test_a_cooldown_holds_back_everybody_but_who_forces(need: Need) -> None:
+    with pytest.raises(CoolingDown) as caught:
+        judge(failed("server_error"), need, NOW)
+    assert caught.value.retry_after == 60
+    judge(failed("server_error"), need, NOW + 60)
+
+
+def test_force_passes_a_cooldown_but_no_rate_limit_and_no_token_that_may_be_spent() -> None:
+    judge(failed("wrong_host"), FORCED, NOW)
+    for reason in ("rate_limited", "timeout", "answer_lost", "garbage"):
+        with pytest.raises(CoolingDown):
+            judge(failed(reason), FORCED, NOW)
+    judge(failed("timeout", expires_at=NOW), FORCED, NOW)
+
+
+def test_the_rest_after_a_refresh_holds_back_the_background_and_rejected_tokens_only() -> None:
+    resting = replace(ROW, next_attempt_at=NOW + 30)
+    judge(resting, EXPIRING, NOW)
+    judge(resting, FORCED, NOW)
+    with pytest.raises(CoolingDown):
+        judge(resting, PATIENT, NOW)
+    with pytest.raises(RejectedTooSoon):
+        judge(resting, REJECTED, NOW)
+
+
+def test_a_need_is_satisfied_by_a_newer_token_or_by_enough_time_left() -> None:
+    assert EXPIRING.satisfied_by(AccessToken("x", 3, NOW + 301), NOW)
+    assert not EXPIRING.satisfied_by(AccessToken("x", 3, NOW + 299), NOW)
+    assert EXPIRING.satisfied_by(AccessToken("x", 4, NOW + 1), NOW)
+    assert not EXPIRING.satisfied_by(AccessToken("x", 4, NOW), NOW)
+    assert not FORCED.satisfied_by(AccessToken("x", 3, NOW + 9999), NOW)
+    assert FORCED.satisfied_by(AccessToken("x", 4, NOW + 9999), NOW)
+
+
+def wait(
+    row: TokenRow, retry_after: float | None = None, maybe_spent: bool = False, random: float = 0.0
+) -> float:
+    return wait_after_failure(
+        row, NOW, retry_after=retry_after, maybe_spent=maybe_spent, random=lambda: random
+    )
+
+
+def test_waits_double_up_to_a_limit_with_up_to_a_quarter_of_jitter() -> None:
+    assert wait(ROW) == 5
+    assert wait(ROW, random=1.0) == 6.25
+    assert wait(failed("server_error")) == 120
+    assert wait(failed("server_error", updated_at=NOW - 9999)) == LONGEST_WAIT
+
+
+def test_retry_after_prolongs_a_wait_and_never_shortens_it() -> None:
+    assert wait(ROW, retry_after=4000) == 4000
+    assert wait(failed("server_error"), retry_after=1) == 120
+
+
+def test_a_token_that_may_be_spent_is_not_tried_before_the_access_token_is_used_up() -> None:
+    assert wait(ROW, maybe_spent=True) == 3600
+    assert wait(replace(ROW, expires_at=NOW - 1), maybe_spent=True) == 5
+
+
+def test_the_rest_after_a_refresh_fits_the_life_of_the_token() -> None:
+    assert [rest_after(seconds) for seconds in (1, 60, 28800)] == [10, 30, 60]
+
+
+@pytest.mark.parametrize(
+    ("row", "readable", "status", "authenticated"),
+    [
+        (None, True, Status.LOGGED_OUT, False),
+        (
+            replace(ROW, status=RowStatus.LOGGED_OUT, access_token=None, expires_at=None),
+            True,
+            Status.LOGGED_OUT,
+            False,
+        ),
+        (ROW, True, Status.ACTIVE, True),
+        (ROW, False, Status.UNREADABLE, False),
+        (replace(ROW, expires_at=NOW + 300), True, Status.DUE, True),
+        (replace(ROW, expires_at=NOW), True, Status.EXPIRED, True),
+        (replace(ROW, expires_at=NOW, refresh_token=None), True, Status.EXPIRED, False),
+        (replace(ROW, status=RowStatus.REAUTH_REQUIRED), True, Status.REAUTH_REQUIRED, True),
+        (replace(ROW, status=RowStatus.REAUTH_REQUIRED, expires_at=NOW), True, Status.REAUTH_REQUIRED, False),
+        (replace(ROW, in_doubt=True), True, Status.IN_DOUBT, True),
+        (failed("server_error"), True, Status.COOLING_DOWN, True),
+        (replace(ROW, next_attempt_at=NOW + 30), True, Status.ACTIVE, True),
+    ],
+)
+def test_a_row_reads_as_what_a_person_has_to_know(
+    row: TokenRow | None, readable: bool, status: Status, authenticated: bool
+) -> None:
+    found = user_status("alice", row, now=NOW, refresh_buffer=300, readable=readable, source="database")
+    assert (found.status, found.authenticated) == (status, authenticated)
+    assert found.generation == (0 if row is None else 3)
+
+
+def test_freshness_changes_exactly_at_its_limits() -> None:
+    assert freshness(NOW, NOW - 300.1, 300) is Freshness.VALID
+    assert freshness(NOW, NOW - 300, 300) is Freshness.DUE
+    assert freshness(NOW, NOW, 300) is Freshness.EXPIRED
+
+
+@pytest.mark.parametrize("user", ["", "a" * 256, " a", "a ", "a\nb", "a\x00b", "\t", "a\u2028b"])
+def test_an_odd_user_id_is_refused(user: str) -> None:
+    with pytest.raises(InvalidInput):
+        check_user_id(user)
+
+
+@pytest.mark.parametrize("user", ["default", "a b", "jörg@example.com", "a" * 255, "日本"])
+def test_an_ordinary_user_id_is_taken_as_it_is(user: str) -> None:
+    assert check_user_id(user) == user
+
+
+def put(memory: TokenMemory, generation: int, user: str = "alice") -> None:
+    memory.put(user, AccessToken("x", generation, NOW + 60), due_at=NOW + 50, now=NOW)
+
+
+def test_memory_never_goes_back_to_an_older_generation() -> None:
+    memory = TokenMemory()
+    put(memory, 5)
+    put(memory, 4)
+    assert memory.entries["alice"].token.generation == 5
+
+
+def test_memory_trusts_an_entry_for_seconds_only_while_nothing_is_heard() -> None:
+    memory = TokenMemory()
+    put(memory, 1)
+    entry = memory.entries["alice"]
+    assert memory.trusted(entry, NOW + RECHECK - 0.1)
+    assert not memory.trusted(entry, NOW + RECHECK)
+    memory.connected()
+    assert not memory.trusted(entry, NOW), "what changed before the connection was not heard"
+    put(memory, 2)
+    assert memory.trusted(memory.entries["alice"], NOW + 40)
+
+
+def test_memory_forgets_at_once_who_logged_out_and_rereads_who_changed() -> None:
+    memory = TokenMemory()
+    put(memory, 1)
+    memory.changed("alice", 1, "active")
+    assert memory.entries["alice"].stale
+    memory.changed("alice", 2, "logged_out")
+    assert "alice" not in memory.entries
+
+
+def test_a_row_that_changes_while_it_is_read_is_known_to_be_old() -> None:
+    memory = TokenMemory()
+    with memory.reading("alice") as reading, memory.reading("bob") as other:
+        memory.changed("alice", 2, "active")
+    assert reading.overtaken
+    assert not other.overtaken
+
+
+def test_memory_holds_a_limited_number_of_users() -> None:
+    memory = TokenMemory(max_entries=2)
+    for user in ("a", "b", "c"):
+        put(memory, 1, user)
+    assert sorted(memory.entries) == ["b", "c"]
