@@ -33,8 +33,11 @@ def main() -> int:
     except SettingsError as error:
         sys.stderr.write(f"The sandbox cannot start:\n{error}\n")
         return 2
-    except (OSError, sqlite3.Error) as error:
-        sys.stderr.write(f"The sandbox cannot start: {error}\n")
+    except OSError as error:
+        sys.stderr.write(f"The sandbox cannot listen on {settings.host}:{settings.port}: {error}\n")
+        return 2
+    except sqlite3.Error as error:
+        sys.stderr.write(f"The sandbox cannot use its database {settings.database}: {error}\n")
         return 2
     port = listener.getsockname()[1]
     if not settings.redirect_uris:

@@ -43,7 +43,7 @@ def named(text: str) -> Account:
     name = text.strip().lower().removesuffix(f"@{DOMAIN}")
     if not _NAME.fullmatch(name):
         raise AccountNameError(
-            "An account is a name such as alice or an address such as alice@sandbox.example: "
-            "letters, digits and . _ + - only."
+            "An account is a name such as alice, or an address: "
+            "only letters, digits and the signs . _ + - are allowed."
         )
     return Account(name)

@@ -126,7 +126,7 @@ def _refuse(request: Request, error: OAuth2Error) -> Response:
     return message_page(
         "This sign-in link is wrong",
         description,
-        detail=f"Error: {error.error}. Nothing was sent to the application. Start the login again there.",
+        detail=f"Error: {error.error}. Nothing was sent to the application.",
         status=400,
     )
 
@@ -145,7 +145,7 @@ async def code_callback(request: Request) -> Response:
         return message_page(
             "The sign-in failed",
             parameters.get("error_description", "The authorization request was refused."),
-            detail=f"Error: {error}. Start the login again.",
+            detail=f"Error: {error}. Start the login again in the application.",
             status=400,
         )
     if not code:
