@@ -112,11 +112,10 @@ class _Api:
     async def refresh(self, request: Request) -> Response:
         """Refresh where less than ``min_validity`` seconds are left, or always by ``force``."""
         call = await self._call(request, fields=("min_validity", "force"))
+        min_validity = bodies.seconds(call.body, "min_validity")
+        force = bodies.boolean(call.body, "force")
         outcome = await self._service().refresh(
-            call.user,
-            min_validity=bodies.seconds(call.body, "min_validity"),
-            force=bodies.boolean(call.body, "force"),
-            actor=call.actor,
+            call.user, min_validity=min_validity, force=force, actor=call.actor
         )
         return _answer(views.refresh(outcome))
 

@@ -1,0 +1,219 @@
+"""``litellm claude …`` as a process of its own, with the real PostgreSQL and provider."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from litellm_oauth.flow import ClaudeOAuthFlow
+from support.gateway import Configuration
+from support.postgres import TestDatabase
+from support.sandbox import SandboxProvider
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+RULE = "=" * 60
+
+
+@pytest.fixture
+def claude(command_environment: dict[str, str]) -> Run:
+    def run(*arguments: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "litellm_oauth.cli", *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+            env=command_environment | environ,
+        )
+
+    return run
+
+
+def url_in(text: str) -> str:
+    found = re.search(r"^ +(http\S+authorize\?\S+)$", text, re.MULTILINE)
+    assert found, text
+    return found[1]
+
+
+def log_in(claude: Run, sandbox: SandboxProvider, *options: str) -> dict[str, Any]:
+    started = json.loads(claude("login", "--json", *options).stdout)
+    done = claude("callback", sandbox.approve(started["authorization_url"]), "--json", *options)
+    assert done.returncode == 0, done.stdout
+    status: dict[str, Any] = json.loads(done.stdout)
+    return status
+
+
+def test_login_callback_status_look_like_the_documents(claude: Run, sandbox: SandboxProvider) -> None:
+    login = claude("login")
+    assert login.returncode == 0
+    assert login.stdout.startswith(f"🔐 Starting Claude OAuth authentication...\n{RULE}\n")
+    assert "📋 Authorization URL generated!" in login.stdout
+    assert f"   {sandbox.redirect_uri}\n" in login.stdout
+    assert "   litellm claude callback <CODE>\n" in login.stdout
+    code = sandbox.approve(url_in(login.stdout)).partition("#")[0]
+    callback = claude("callback", code)
+    assert (callback.returncode, callback.stdout.splitlines()[0]) == (0, "✅ Authentication successful!")
+    status = claude("status")
+    assert status.returncode == 0
+    assert status.stdout.startswith(f"🔍 Claude OAuth Status\n{RULE}\n✅ Using tokens from: ")
+    assert "📊 Token Status:\n" in status.stdout
+    assert "   • Status: ✅ Valid\n" in status.stdout
+    assert "   • Expires in: 8.0 hours\n" in status.stdout
+
+
+def test_no_command_prints_a_token(claude: Run, sandbox: SandboxProvider) -> None:
+    log_in(claude, sandbox)
+    results = [claude(*words) for words in (["status"], ["refresh", "--force"], ["login"], ["logout"])]
+    results += [claude("status", "--json")]
+    assert [result.args for result in results if "sk-ant-o" in result.stdout + result.stderr] == []
+
+
+def test_the_user_comes_from_the_option_or_the_environment(claude: Run, sandbox: SandboxProvider) -> None:
+    assert log_in(claude, sandbox, "--user", "user_1")["user_id"] == "user_1"
+    assert claude("status", USER_ID="user_1").returncode == 0
+    assert claude("status").returncode == 1
+    assert "litellm claude login --user user_2" in claude("status", USER_ID="user_2").stdout
+
+
+def test_status_of_nobody_exits_with_1_and_says_how_to_log_in(claude: Run) -> None:
+    result = claude("status")
+    assert result.returncode == 1
+    assert "❌ default is not logged in" in result.stdout
+    assert "litellm claude login" in result.stdout
+    as_json = claude("status", "--json")
+    assert as_json.returncode == 1
+    assert json.loads(as_json.stdout)["status"] == "logged_out"
+
+
+def test_who_is_logged_in_is_told_so_and_starts_a_login_only_by_force(
+    claude: Run, sandbox: SandboxProvider
+) -> None:
+    log_in(claude, sandbox)
+    again = claude("login")
+    assert again.returncode == 0
+    assert "litellm claude login --force" in again.stdout
+    assert "authorize?" not in again.stdout
+    assert json.loads(claude("login", "--json").stdout)["already_logged_in"] is True
+    assert url_in(claude("login", "--force").stdout)
+
+
+def test_refresh_leaves_a_fresh_token_alone_unless_forced(claude: Run, sandbox: SandboxProvider) -> None:
+    log_in(claude, sandbox)
+    assert "still valid for 8.0 hours" in claude("refresh").stdout
+    assert "was refreshed" in claude("refresh", "--force").stdout
+    outcome = json.loads(claude("refresh", "--min-validity", "86400", "--json").stdout)
+    assert (outcome["result"], outcome["generation_before"], outcome["generation"]) == ("refreshed", 2, 3)
+
+
+def test_logout_revokes_and_can_be_repeated(claude: Run, sandbox: SandboxProvider) -> None:
+    log_in(claude, sandbox)
+    first = claude("logout")
+    assert (first.returncode, "revoked at the provider" in first.stdout) == (0, True)
+    again = claude("logout")
+    assert (again.returncode, "was not logged in" in again.stdout) == (0, True)
+    assert claude("refresh").returncode == 1
+
+
+@pytest.mark.parametrize("argv", [[], ["export"], ["nonsense"], ["callback"]])
+def test_wrong_use_exits_with_2_and_shows_the_help(claude: Run, argv: list[str]) -> None:
+    result = claude(*argv)
+    assert result.returncode == 2
+    assert "usage: litellm claude" in result.stderr
+
+
+@pytest.mark.parametrize("argv", [["callback", "some-code-1234"], ["status", "--user", "a\tb"]])
+def test_input_that_fits_nothing_exits_with_2_and_one_sentence(claude: Run, argv: list[str]) -> None:
+    result = claude(*argv)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("❌ ")
+    assert "Traceback" not in result.stderr
+
+
+def test_a_code_that_the_provider_refuses_exits_with_3(claude: Run) -> None:
+    claude("login")
+    result = claude("callback", "wrong-code-wrong-code")
+    assert (result.returncode, result.stdout) == (3, "")
+
+
+def test_a_code_can_come_through_stdin_to_stay_out_of_the_process_list(
+    claude: Run, sandbox: SandboxProvider
+) -> None:
+    code = sandbox.approve(url_in(claude("login").stdout))
+    assert claude("callback", "-", stdin=f"{code}\n").returncode == 0
+
+
+def test_a_database_that_is_away_exits_with_4_soon(claude: Run, database: TestDatabase) -> None:
+    database.cut_off()
+    began = time.monotonic()
+    result = claude("status", "--json")
+    assert result.returncode == 4
+    assert json.loads(result.stdout)["error"]["code"] == "storage_unavailable"
+    assert time.monotonic() - began < 10
+
+
+def test_wrong_settings_exit_with_2_and_name_the_fault(claude: Run, configuration: Configuration) -> None:
+    configuration.change(refresh_bufer=1)
+    result = claude("status")
+    assert result.returncode == 2
+    assert "did you mean refresh_buffer" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_status_is_quick(claude: Run) -> None:
+    claude("status")
+    began = time.monotonic()
+    claude("status")
+    assert time.monotonic() - began < 2.0
+
+
+def test_login_on_a_terminal_takes_the_pasted_code(
+    command_environment: dict[str, str], sandbox: SandboxProvider
+) -> None:
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "litellm_oauth.cli", "login"],
+        stdin=child,
+        stdout=child,
+        stderr=child,
+        env=command_environment,
+    )
+    os.close(child)
+    shown = _read_until(parent, "later): ").replace("\r\n", "\n")
+    os.write(parent, sandbox.approve(url_in(shown)).encode() + b"\n")
+    assert "Authentication successful" in _read_until(parent, "Expires in")
+    assert process.wait(10) == 0
+    os.close(parent)
+
+
+def test_the_python_interface_of_the_documents_logs_in(
+    configuration: Configuration, sandbox: SandboxProvider
+) -> None:
+    async def flow() -> dict[str, Any]:
+        login = ClaudeOAuthFlow("alice", settings=configuration.settings())
+        url, state = await login.start_flow()
+        code = (await asyncio.to_thread(sandbox.approve, url)).partition("#")[0]
+        return await login.complete_flow(code, state)
+
+    status = asyncio.run(flow())
+    assert (status["user_id"], status["authenticated"]) == ("alice", True)
+
+
+def _read_until(terminal: int, text: str) -> str:
+    shown = ""
+    deadline = time.monotonic() + 20
+    while text not in shown and time.monotonic() < deadline:
+        shown += os.read(terminal, 4096).decode(errors="replace")
+    assert text in shown, shown
+    return shown
