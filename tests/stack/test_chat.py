@@ -1,0 +1,232 @@
+"""Chats through the running gateway carry the caller's own token upstream, on every route."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+
+from support.sandbox import shown_code
+
+MODELS = [
+    "claude-opus-4.1",
+    "claude-opus-4",
+    "claude-sonnet-4",
+    "claude-sonnet-3.7",
+    "claude-haiku-3.5",
+    "claude-haiku",
+    "claude-3-opus",
+    "claude-3-sonnet",
+]
+MESSAGES = [{"role": "user", "content": "Hello, how are you?"}]
+API = "/auth/claude/oauth"
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Somebody with a login of their own, for whom the master key acts."""
+
+    name: str
+    gateway: httpx.Client
+    sandbox: httpx.Client
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"x-litellm-oauth-user": self.name}
+
+    def log_in(self) -> None:
+        started = self.gateway.get(f"{API}/start", params={"user_id": self.name}).raise_for_status().json()
+        url = httpx.URL(started["authorization_url"]).copy_merge_params({"login_hint": self.name})
+        with httpx.Client(follow_redirects=True, timeout=30) as browser:
+            code = shown_code(browser.get(url))
+        answer = self.gateway.post(f"{API}/exchange", params={"user_id": self.name}, json={"code": code})
+        assert answer.json()["authenticated"] is True
+
+    def log_out(self) -> None:
+        self.gateway.post(f"{API}/logout", params={"user_id": self.name}).raise_for_status()
+
+    def seen(self) -> list[dict[str, Any]]:
+        """What the provider's API saw of this person, oldest first."""
+        answer = self.sandbox.get("/control/requests", params={"account": self.name})
+        records: list[dict[str, Any]] = answer.raise_for_status().json()
+        return [record for record in records if record["path"] == "/v1/messages"]
+
+
+@contextmanager
+def logged_in(gateway: httpx.Client, sandbox: httpx.Client) -> Iterator[Person]:
+    person = Person(f"chat-{secrets.token_hex(4)}", gateway, sandbox)
+    person.log_in()
+    yield person
+    person.log_out()
+
+
+@pytest.fixture(scope="module")
+def person(gateway: httpx.Client, sandbox: httpx.Client) -> Iterator[Person]:
+    with logged_in(gateway, sandbox) as person:
+        yield person
+
+
+@pytest.fixture
+def other(gateway: httpx.Client, sandbox: httpx.Client) -> Iterator[Person]:
+    """Somebody of this test alone."""
+    with logged_in(gateway, sandbox) as person:
+        yield person
+
+
+def chat(client: httpx.Client, model: str, headers: dict[str, str]) -> str:
+    body = {"model": model, "messages": MESSAGES, "max_tokens": 50}
+    answer = client.post("/v1/chat/completions", json=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["choices"][0]["message"]["content"])
+
+
+def chat_stream(client: httpx.Client, model: str, headers: dict[str, str]) -> str:
+    body = {"model": model, "messages": MESSAGES, "max_tokens": 50, "stream": True}
+    with client.stream("POST", "/v1/chat/completions", json=body, headers=headers) as answer:
+        data = _events(answer)
+    assert data.pop() == "[DONE]"
+    pieces = [json.loads(line)["choices"][0]["delta"].get("content") or "" for line in data]
+    assert len([piece for piece in pieces if piece]) > 1, "the answer came in one piece"
+    return "".join(pieces)
+
+
+def messages(client: httpx.Client, model: str, headers: dict[str, str]) -> str:
+    body = {"model": model, "messages": MESSAGES, "max_tokens": 50}
+    answer = client.post("/v1/messages", json=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["content"][0]["text"])
+
+
+def messages_stream(client: httpx.Client, model: str, headers: dict[str, str]) -> str:
+    body = {"model": model, "messages": MESSAGES, "max_tokens": 50, "stream": True}
+    with client.stream("POST", "/v1/messages", json=body, headers=headers) as answer:
+        events = [json.loads(line) for line in _events(answer)]
+    assert events[-1]["type"] == "message_stop"
+    deltas = [event["delta"]["text"] for event in events if event["type"] == "content_block_delta"]
+    assert len(deltas) > 1, "the answer came in one piece"
+    return "".join(deltas)
+
+
+def responses(client: httpx.Client, model: str, headers: dict[str, str]) -> str:
+    answer = client.post("/v1/responses", json={"model": model, "input": "Hello"}, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["output"][0]["content"][0]["text"])
+
+
+ROUTES: list[Callable[[httpx.Client, str, dict[str, str]], str]] = [
+    chat,
+    chat_stream,
+    messages,
+    messages_stream,
+    responses,
+]
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: str(route.__name__))
+@pytest.mark.parametrize("model", MODELS)
+def test_a_model_answers_with_the_callers_own_token(
+    person: Person, model: str, route: Callable[[httpx.Client, str, dict[str, str]], str]
+) -> None:
+    before = len(person.seen())
+    assert route(person.gateway, model, person.headers)
+    (record,) = person.seen()[before:]
+    assert record["account"] == person.name
+    assert record["token_prefix"].startswith("sk-ant-oat")
+    assert "oauth-2025-04-20" in record["beta"]
+    assert record["has_x_api_key"] is False
+    assert record["status"] == 200
+
+
+def test_the_models_of_the_documents_are_listed(gateway: httpx.Client) -> None:
+    listed = {model["id"] for model in gateway.get("/v1/models").json()["data"]}
+    assert set(MODELS) <= listed
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", f"{API}/status", "/v1/models"])
+@pytest.mark.parametrize("key", ["sk-wrong-key-0123456789", "not-even-a-key", None])
+def test_an_unknown_key_is_a_401(gateway: httpx.Client, path: str, key: str | None) -> None:
+    body = {"model": "claude-haiku", "messages": MESSAGES, "max_tokens": 9}
+    method, content = ("POST", body) if path in ("/v1/chat/completions", "/v1/messages") else ("GET", None)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    answer = httpx.request(method, gateway.base_url.join(path), json=content, headers=headers, timeout=30)
+    assert answer.status_code == 401, answer.text
+    assert answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_who_is_not_logged_in_gets_a_401_that_says_how_to_log_in(
+    gateway: httpx.Client, path: str, stream: bool
+) -> None:
+    nobody = f"nobody-{secrets.token_hex(4)}"
+    body = {"model": "claude-haiku", "messages": MESSAGES, "max_tokens": 9, "stream": stream}
+    answer = gateway.post(path, json=body, headers={"x-litellm-oauth-user": nobody})
+    assert answer.status_code == 401, answer.text
+    message = answer.json()["error"]["message"]
+    assert nobody in message
+    assert f"{API}/start" in message
+
+
+def test_one_users_trouble_leaves_others_at_full_speed(person: Person) -> None:
+    nobody = {"x-litellm-oauth-user": f"nobody-{secrets.token_hex(4)}"}
+    body = {"model": "claude-haiku", "messages": MESSAGES, "max_tokens": 9}
+    for path in ("/v1/chat/completions", "/v1/messages") * 3:
+        assert person.gateway.post(path, json=body, headers=nobody).status_code == 401
+    assert chat(person.gateway, "claude-haiku", person.headers)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize("extra", [{"api_key": "oauth"}, {"api_key": "sk-ant-oat01-mine"}])
+def test_a_clients_own_key_in_the_body_is_refused(person: Person, path: str, extra: dict[str, str]) -> None:
+    before = len(person.seen())
+    body = {"model": "claude-haiku", "messages": MESSAGES, "max_tokens": 9} | extra
+    answer = person.gateway.post(path, json=body, headers=person.headers)
+    assert answer.status_code == 400, answer.text
+    assert len(person.seen()) == before
+
+
+def test_forged_fields_in_the_body_change_nothing(person: Person) -> None:
+    forged = {"user_api_key_user_id": "default_user_id", "user_api_key_auth": {"user_id": "default_user_id"}}
+    headers = {"headers": {"x-litellm-oauth-user": "somebody-else"}}
+    body = {
+        "model": "claude-haiku",
+        "messages": MESSAGES,
+        "max_tokens": 9,
+        "user": "somebody-else",
+        "metadata": forged | headers,
+        "litellm_metadata": forged | headers,
+    }
+    before = len(person.seen())
+    answer = person.gateway.post("/v1/chat/completions", json=body, headers=person.headers)
+    assert answer.status_code == 200, answer.text
+    assert [record["account"] for record in person.seen()[before:]] == [person.name]
+
+
+def test_equal_questions_of_two_users_are_both_asked_upstream(person: Person, other: Person) -> None:
+    counts = len(person.seen()), len(other.seen())
+    for one in (person, other):
+        assert chat(one.gateway, "claude-haiku", one.headers)
+    assert (len(person.seen()), len(other.seen())) == (counts[0] + 1, counts[1] + 1)
+
+
+@pytest.mark.parametrize("route", [chat, messages], ids=lambda route: str(route.__name__))
+def test_a_token_that_died_at_the_provider_is_replaced_within_the_request(
+    other: Person, route: Callable[[httpx.Client, str, dict[str, str]], str]
+) -> None:
+    assert route(other.gateway, "claude-haiku", other.headers)
+    other.sandbox.post("/control/expire", json={"account": other.name}).raise_for_status()
+    assert route(other.gateway, "claude-haiku", other.headers)
+    assert [record["status"] for record in other.seen()] == [200, 401, 200]
+
+
+def _events(answer: httpx.Response) -> list[str]:
+    if answer.status_code != 200:
+        answer.read()
+    assert answer.status_code == 200, answer.text
+    return [line[6:] for line in answer.iter_lines() if line.startswith("data: ")]
