@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random as random_module
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from . import messages
@@ -214,8 +214,7 @@ class Refresher:
         try:
             grant = await self._ask(claim, refresh_token)
         except InvalidGrant:
-            text = describe("invalid_grant", "the provider refused the stored refresh token")
-            if await self._store.condemn(claim, text, Note(actor, "refresh", user, "reauth_required")):
+            if await self._condemn(claim, actor):
                 raise messages.reauth_required(user) from None
             return await self._whoever_came_first(user)
         except ProviderError as error:
@@ -289,18 +288,29 @@ class Refresher:
             # The refresh token did not rotate and may be the one that the winner stored.
             await self._provider.revoke(grant.access_token, "access_token")
 
+    async def _condemn(self, claim: Claim, actor: Actor) -> bool:
+        """Mark the login dead. False where a login or logout came first."""
+        text = describe("invalid_grant", "the provider refused the stored refresh token")
+        note = Note(actor, "refresh", claim.row.user_id, "reauth_required")
+        return await self._write(claim, "the end of a login", lambda: self._store.condemn(claim, text, note))
+
     async def _fail(self, claim: Claim, actor: Actor, error: ProviderError | Unreadable, wait: float) -> bool:
         """Record a failure. False where a login or logout came first."""
         reason = getattr(error, "reason", None) or getattr(error, "error", None) or error.code
         note = Note(actor, "refresh", claim.row.user_id, error.code, reason)
+        text = describe(reason, error.message)
+        return await self._write(claim, "a failed refresh", lambda: self._store.fail(claim, text, wait, note))
 
-        async def fail() -> None:
-            await self._store.fail(claim, describe(reason, error.message), wait, note)
+    async def _write(self, claim: Claim, what: str, step: Callable[[], Awaitable[bool]]) -> bool:
+        """Run a step now, or as soon as the store is back."""
+
+        async def again() -> None:
+            await step()
 
         try:
-            return await self._store.fail(claim, describe(reason, error.message), wait, note)
+            return await step()
         except StorageUnavailable:
-            self._late.add(claim.row.user_id, "a failed refresh", fail)
+            self._late.add(claim.row.user_id, what, again)
             return True
 
     def _wait(self, row: TokenRow, error: ProviderError) -> float:

@@ -21,6 +21,9 @@ from ..settings import DatabaseSettings
 _log = logging.getLogger(__name__)
 CONNECT_TIMEOUT = 3  # seconds; libpq takes whole ones
 STATEMENT_TIMEOUT = 4.0
+# How long a step waits for a free connection, and how long where the last step failed a moment ago.
+POOL_TIMEOUT = 2.5
+POOL_TIMEOUT_WHEN_DOWN = 0.5
 # One whole step with waiting for a connection. Longer than the server's limits, which give better reasons.
 STEP_TIMEOUT = 6.0
 MAX_CONNECTIONS = 4
@@ -60,10 +63,15 @@ class Database:
     """The pool. ``down``: the last step failed so recently that another try is not worth waiting for."""
 
     def __init__(
-        self, settings: DatabaseSettings, *, monotonic: Callable[[], float] = time.monotonic
+        self,
+        settings: DatabaseSettings,
+        *,
+        settling: float = SETTLING,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.parameters = connection_parameters(settings)
         self._monotonic = monotonic
+        self._settling = settling
         self._failed_at = float("-inf")
         self._recovered_at: float | None = None
         self._pool = AsyncConnectionPool[Connection](
@@ -72,7 +80,7 @@ class Database:
             min_size=1,
             max_size=MAX_CONNECTIONS,
             open=False,
-            timeout=CONNECT_TIMEOUT + 1,
+            timeout=POOL_TIMEOUT,
             # Give up reconnecting soon: the pool's pauses double, and the next request starts a new try.
             reconnect_timeout=1.0,
             max_lifetime=1800.0,
@@ -86,8 +94,8 @@ class Database:
 
     @property
     def steady(self) -> bool:
-        """Whether the database has been answering for SETTLING seconds."""
-        return self._recovered_at is not None and self._monotonic() - self._recovered_at >= SETTLING
+        """Whether the database has been answering for ``settling`` seconds."""
+        return self._recovered_at is not None and self._monotonic() - self._recovered_at >= self._settling
 
     async def open(self) -> None:
         """Start the pool. Does not wait for the first connection."""
@@ -100,7 +108,8 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection in autocommit mode. Every fault of the database comes out as StorageUnavailable."""
         try:
-            async with asyncio.timeout(STEP_TIMEOUT), self._pool.connection() as connection:
+            wait = POOL_TIMEOUT_WHEN_DOWN if self.down else POOL_TIMEOUT
+            async with asyncio.timeout(STEP_TIMEOUT), self._pool.connection(wait) as connection:
                 yield connection
         except _FAULTS as error:
             self._failed_at = self._monotonic()

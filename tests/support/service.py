@@ -1,0 +1,165 @@
+"""Token services over a real database and the sandbox provider: each one stands for a process of its own."""
+
+# ruff: noqa: S608 -- the names of our own tables, in statements for a throw-away database
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest_asyncio
+
+from litellm_oauth.assembly import open_service
+from litellm_oauth.cipher import Cipher
+from litellm_oauth.results import Actor
+from litellm_oauth.service import TokenService
+from litellm_oauth.settings import Settings, parse_settings
+from litellm_oauth.vault import ACCESS, REFRESH
+
+from .postgres import TOKENS, TestDatabase
+from .sandbox import SandboxProvider
+
+KEY = "0123456789abcdef" * 4
+ACTOR = Actor("tester", "127.0.0.1")
+
+
+class MovableClock:
+    """The wall clock, which a test can push forward."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
+class Gateways:
+    """Opens services on one database and one provider, and closes them all."""
+
+    def __init__(self, database: TestDatabase, sandbox: SandboxProvider) -> None:
+        self.database = database
+        self.sandbox = sandbox
+        self._open: list[TokenService] = []
+
+    def settings(self, **changes: Any) -> Settings:
+        """Settings for this database and provider; ``provider`` is merged, all else replaced."""
+        provider = {**self.sandbox.provider_settings(), "token_timeout": 2, **changes.pop("provider", {})}
+        section = {"sandbox": True, "encryption_key": KEY, "provider": provider, **changes}
+        environment = {
+            "LITELLM_OAUTH_DATABASE_URL": self.database.settings.url,
+            "LITELLM_OAUTH_DATABASE_PASSWORD": self.database.settings.password or "",
+        }
+        return parse_settings(section, environment)
+
+    async def open_with_old_keys(self, key: str, *old: str) -> TokenService:
+        """A service that encrypts with ``key`` and still reads what the ``old`` keys encrypted."""
+        return await self._start(replace(self.settings(encryption_key=key), encryption_keys_old=old))
+
+    async def open(
+        self,
+        *,
+        clock: Callable[[], float] = time.time,
+        settling: float = 0.0,
+        host: str = "host",
+        **changes: Any,
+    ) -> TokenService:
+        return await self._start(self.settings(**changes), clock, settling)
+
+    async def _start(
+        self, settings: Settings, clock: Callable[[], float] = time.time, settling: float = 0.0
+    ) -> TokenService:
+        service = await open_service(
+            settings,
+            transport=httpx.AsyncHTTPTransport(verify=False),
+            clock=clock,
+            settling=settling,
+            patience=0.0,
+        )
+        self._open.append(service)
+        return service
+
+    async def log_in(self, service: TokenService, user: str = "alice") -> None:
+        """A whole login of ``user`` with the account of the same name."""
+        started = await service.start_login(user, actor=ACTOR, again=True)
+        code = await asyncio.to_thread(self.sandbox.approve, started.authorization_url, user)
+        await service.complete_login(user, code, actor=ACTOR)
+
+    async def expire(self, user: str = "alice", seconds_left: float = -1) -> None:
+        """Say in the database that the token expires in so many seconds, and wait until that was heard."""
+        await self.change(
+            "expires_at = now() + make_interval(secs => %(left)s)", user=user, values={"left": seconds_left}
+        )
+
+    async def change(
+        self, assignments: str, *, user: str = "alice", values: dict[str, Any] | None = None
+    ) -> None:
+        """Change a user's row by hand, and wait until all services have heard of it."""
+        self.database.query(
+            f"UPDATE {TOKENS} SET {assignments} WHERE user_id = %(user)s", {"user": user, **(values or {})}
+        )
+        for service in self._open:
+            entry = service._memory.entries.get(user)
+            if entry is not None:
+                await eventually(partial(getattr, entry, "stale"))
+
+    def plant(self, users: Sequence[str], *, expires_in: float) -> None:
+        """Rows with tokens that the provider never gave, for tests in which it does not look at them."""
+        cipher = Cipher(KEY)
+        for user in users:
+            self.database.query(
+                f"INSERT INTO {TOKENS} "
+                "(user_id, access_token_encrypted, refresh_token_encrypted, expires_at) "
+                "VALUES (%(user)s, %(access)s, %(refresh)s, now() + make_interval(secs => %(left)s))",
+                {
+                    "user": user,
+                    "access": cipher.encrypt(f"access-of-{user}", user=user, field=ACCESS),
+                    "refresh": cipher.encrypt(f"refresh-of-{user}", user=user, field=REFRESH),
+                    "left": expires_in,
+                },
+            )
+
+    def row(self, user: str = "alice") -> dict[str, Any]:
+        return self.database.one(f"SELECT * FROM {TOKENS} WHERE user_id = %(user)s", {"user": user})
+
+    def accepts(self, token: str) -> bool:
+        """Whether the provider's API takes the token."""
+        headers = {
+            "authorization": f"Bearer {token}",
+            "anthropic-beta": "oauth-2025-04-20",
+            "anthropic-version": "2023-06-01",
+        }
+        answer = httpx.get(f"{self.sandbox.url}/v1/models", headers=headers, trust_env=False)
+        assert answer.status_code in (200, 401)
+        return answer.status_code == 200
+
+    def refreshes(self) -> int:
+        """How many refresh calls the provider has seen, whatever came of them."""
+        return sum(self.sandbox.token_calls().get("refresh_token", {}).values())
+
+    async def close(self) -> None:
+        for service in self._open:
+            await service.close()
+
+
+async def eventually(check: Callable[[], Any], seconds: float = 5.0) -> Any:
+    """Wait until ``check`` gives something true, and return it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = check()
+        if found or time.monotonic() > deadline:
+            assert found
+            return found
+        await asyncio.sleep(0.02)
+
+
+@pytest_asyncio.fixture
+async def gateways(database: TestDatabase, sandbox: SandboxProvider) -> AsyncIterator[Gateways]:
+    """A factory of services; whatever it opened is closed after the test."""
+    made = Gateways(database, sandbox)
+    yield made
+    await made.close()
