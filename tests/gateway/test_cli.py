@@ -71,6 +71,7 @@ def test_login_callback_status_look_like_the_documents(claude: Run, sandbox: San
     assert "📊 Token Status:\n" in status.stdout
     assert "   • Status: ✅ Valid\n" in status.stdout
     assert "   • Expires in: 8.0 hours\n" in status.stdout
+    assert re.search(r"   • Account: \S+@sandbox\.example\n", status.stdout)
 
 
 def test_no_command_prints_a_token(claude: Run, sandbox: SandboxProvider) -> None:

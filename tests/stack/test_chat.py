@@ -148,7 +148,7 @@ def test_the_models_of_the_documents_are_listed(gateway: httpx.Client) -> None:
     assert set(MODELS) <= listed
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", f"{API}/status", "/v1/models"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", f"{API}/users", "/v1/models"])
 @pytest.mark.parametrize("key", ["sk-wrong-key-0123456789", "not-even-a-key", None])
 def test_an_unknown_key_is_a_401(gateway: httpx.Client, path: str, key: str | None) -> None:
     body = {"model": "claude-haiku", "messages": MESSAGES, "max_tokens": 9}

@@ -98,10 +98,17 @@ def _details(status: UserStatus) -> list[str]:
     lines = [f"   • User: {status.user_id}", f"   • Status: {_STATUS_WORDS[status.status]}"]
     if status.expires_in is not None:
         lines.append(f"   • Expires in: {duration(status.expires_in)}")
-    if status.account and status.account.get("email_address"):
-        lines.append(f"   • Account: {status.account['email_address']}")
+    if address := _email_address(status):
+        lines.append(f"   • Account: {address}")
     if status.refresh_expires_at is not None:
         lines.append(f"   • Log in again before: {views.moment(status.refresh_expires_at)}")
     if status.last_error:
         lines.append(f"   • Last error: {status.last_error}")
     return lines
+
+
+def _email_address(status: UserStatus) -> str | None:
+    """The account's address, where the provider named one."""
+    account = (status.account or {}).get("account")
+    address = account.get("email_address") if isinstance(account, dict) else None
+    return address if isinstance(address, str) else None
