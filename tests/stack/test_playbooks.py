@@ -43,7 +43,7 @@ def logged_out(gateway: httpx.Client) -> Iterator[None]:
 
 def authorization_url(output: str) -> str:
     (url,) = set(re.findall(r"http://\S+/oauth/authorize\?[^\s'\"]+", output))
-    return url
+    return str(url)
 
 
 def approve(url: str) -> str:
@@ -51,7 +51,7 @@ def approve(url: str) -> str:
     page = httpx.get(url, follow_redirects=True)
     assert page.status_code == 200
     (shown,) = re.findall(r'id="code"[^>]*>\s*([^<]+?)\s*<', page.text)
-    return html.unescape(shown)
+    return html.unescape(str(shown))
 
 
 def start() -> str:

@@ -1,0 +1,140 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: MIT
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: litellm_oauth_info
+short_description: Tell who is logged in at the gateway, and for how long
+description:
+  - Reads the logins that the LiteLLM gateway's OAuth module keeps. Tokens are never returned.
+options:
+  user:
+    description:
+      - The user to tell about. Left out, all users are listed, which needs an administrator's key.
+    type: str
+  gateway_url:
+    description: URL of the gateway, as the executing host reaches it.
+    type: str
+    default: http://127.0.0.1:4000
+  api_key:
+    description: Key of the gateway. Exactly one of O(api_key) and O(api_key_file) is needed.
+    type: str
+  api_key_file:
+    description: File on the executing host that holds the key.
+    type: path
+  validate_certs:
+    description: Whether the gateway's certificate is checked.
+    type: bool
+    default: true
+  ca_path:
+    description: File with the CA certificates that the gateway's certificate is checked against.
+    type: path
+  timeout:
+    description: Seconds to wait for one answer.
+    type: int
+    default: 60
+attributes:
+  check_mode:
+    support: full
+    description: Can run in check mode and return the same.
+  diff_mode:
+    support: none
+    description: Nothing is changed, so there is nothing to show.
+  idempotent:
+    support: full
+    description: Changes nothing.
+author:
+  - The LiteLLM OAuth kit authors (@litellm-oauth)
+seealso:
+  - module: litellm_oauth_login
+  - module: litellm_oauth_token
+"""
+
+EXAMPLES = r"""
+- name: See who is logged in
+  litellm_oauth_info:
+    api_key_file: /etc/litellm-oauth/secrets/gateway/master_key
+  register: logins
+
+- name: See how alice's login stands
+  litellm_oauth_info:
+    user: alice
+    gateway_url: https://gateway.example.com
+    api_key: "{{ vault_gateway_key }}"
+"""
+
+RETURN = r"""
+users:
+  description: One entry for each user, in the order of their ids.
+  returned: success
+  type: list
+  elements: dict
+  contains:
+    user_id:
+      description: The user.
+      type: str
+      sample: alice
+    authenticated:
+      description: Whether a request of this user can be served without a new login.
+      type: bool
+      sample: true
+    status:
+      description:
+        - One of V(active), V(due), V(expired), V(in_doubt), V(cooling_down), V(reauth_required), V(unreadable), V(logged_out).
+      type: str
+      sample: active
+    expires_at:
+      description: When the access token expires, in UTC.
+      type: str
+      sample: "2026-11-23T16:00:00Z"
+    expires_in:
+      description: Seconds until then.
+      type: int
+      sample: 28799
+    generation:
+      description: Counts every change of the user's tokens; never goes back.
+      type: int
+      sample: 3
+    account:
+      description: What the provider says of the account.
+      type: dict
+      sample: {email_address: alice@example.com}
+    last_error:
+      description: Why the last refresh failed, if it did.
+      type: str
+      sample: null
+gateway:
+  description: The gateway's own health.
+  returned: success
+  type: dict
+  sample: {status: ok, database: true}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.litellm_oauth_client import (
+    CONNECTION_OPTIONS,
+    CONNECTION_RULES,
+    Gateway,
+    GatewayError,
+)
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={**CONNECTION_OPTIONS, "user": {"type": "str"}},
+        supports_check_mode=True,
+        **CONNECTION_RULES,
+    )
+    try:
+        gateway = Gateway.from_options(module.params)
+        user = module.params["user"]
+        users = [gateway.status(user)] if user else list(gateway.statuses())
+        health = gateway.health()
+    except GatewayError as error:
+        module.fail_json(msg=error.message, code=error.code)
+    module.exit_json(changed=False, users=users, gateway=health)
+
+
+if __name__ == "__main__":
+    main()
