@@ -63,7 +63,7 @@ def main() -> int:
 def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.create_server((settings.host, settings.port), family=family, backlog=4096)
-    # Connections inherit it. asyncio leaves it to whoever makes the socket, and answers would wait 40 ms for it.
+    # Connections inherit it. asyncio leaves it to whoever makes the socket; without it answers wait 40 ms.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from starlette.responses import JSONResponse
+from .responses import AsciiJSONResponse
 
 
 class ApiError(Exception):
@@ -14,8 +14,8 @@ class ApiError(Exception):
         self.kind = kind
         self.message = message
 
-    def response(self, request_id: str) -> JSONResponse:
-        return JSONResponse(
+    def response(self, request_id: str) -> AsciiJSONResponse:
+        return AsciiJSONResponse(
             {
                 "type": "error",
                 "error": {"type": self.kind, "message": self.message},

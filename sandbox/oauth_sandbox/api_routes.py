@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from . import bearer, faults
@@ -15,8 +15,8 @@ from .ledger import Token, digest
 from .message_answer import message_events, whole_message
 from .message_request import check_model, parse_document, parse_message_request
 from .records import ApiCall
+from .responses import AsciiJSONResponse, PiecewiseResponse
 from .sandbox import BodyTooLargeError, Sandbox, read_body, sandbox_of
-from .streaming import PiecewiseResponse
 
 _BODY_BYTES = 32 * 1024 * 1024  # as much as Anthropic takes
 _MODELS = (
@@ -111,7 +111,7 @@ def _messages(request: Request, sandbox: Sandbox, call: _Call, body: bytes) -> R
     headers = {"request-id": call.request_id}
     if parsed.stream:
         return PiecewiseResponse(message_events(parsed), headers, sandbox.knobs.now.stream_pause_seconds)
-    return JSONResponse(whole_message(parsed), headers=headers)
+    return AsciiJSONResponse(whole_message(parsed), headers=headers)
 
 
 def _count_tokens(request: Request, sandbox: Sandbox, call: _Call, body: bytes) -> Response:
@@ -119,7 +119,7 @@ def _count_tokens(request: Request, sandbox: Sandbox, call: _Call, body: bytes) 
     _note(call, document)
     parsed = parse_message_request(document, counting=True)
     _need_inference(call)
-    return JSONResponse({"input_tokens": parsed.input_tokens}, headers={"request-id": call.request_id})
+    return AsciiJSONResponse({"input_tokens": parsed.input_tokens}, headers={"request-id": call.request_id})
 
 
 def _models(request: Request, sandbox: Sandbox, call: _Call, body: bytes) -> Response:
@@ -127,8 +127,8 @@ def _models(request: Request, sandbox: Sandbox, call: _Call, body: bytes) -> Res
     model = request.path_params.get("model")
     if model is not None:
         check_model(model)
-        return JSONResponse(_model(model), headers=headers)
-    return JSONResponse(
+        return AsciiJSONResponse(_model(model), headers=headers)
+    return AsciiJSONResponse(
         {
             "data": [_model(known) for known in _MODELS],
             "first_id": _MODELS[0],

@@ -14,6 +14,7 @@ from .clock import Clock
 
 FORM_SECONDS = 600
 _SESSION = re.compile(r"[A-Za-z0-9_-]{32}")
+_DEADLINE = re.compile(r"[0-9]{1,12}")
 
 
 class ConsentForms:
@@ -36,7 +37,7 @@ class ConsentForms:
         """True once for a token that was issued for this session and this authorization request, in time."""
         nonce, _, rest = token.partition(".")
         deadline, _, signature = rest.partition(".")
-        if session is None or not deadline.isascii() or not deadline.isdigit():
+        if session is None or not _DEADLINE.fullmatch(deadline):
             return False
         if not hmac.compare_digest(
             signature.encode(), self._signature(nonce, int(deadline), session, query).encode()

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from .control_input import (
@@ -22,6 +22,7 @@ from .control_input import (
     parse_object,
     parse_seconds,
 )
+from .responses import AsciiJSONResponse
 from .sandbox import BodyTooLargeError, read_body, sandbox_of
 
 _BODY_BYTES = 65_536
@@ -35,7 +36,7 @@ def _control(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
         if request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
             return _error(403, "forbidden", "Other web pages cannot use the control routes.")
         try:
-            return JSONResponse(handler(request, await read_body(request, _BODY_BYTES)))
+            return AsciiJSONResponse(handler(request, await read_body(request, _BODY_BYTES)))
         except ControlInputError as error:
             return _error(400, "invalid_control_input", str(error))
         except BodyTooLargeError:
@@ -45,7 +46,7 @@ def _control(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _error(status: int, kind: str, message: str) -> Response:
-    return JSONResponse({"error": {"type": kind, "message": message}}, status)
+    return AsciiJSONResponse({"error": {"type": kind, "message": message}}, status)
 
 
 def requests(request: Request, body: bytes) -> object:

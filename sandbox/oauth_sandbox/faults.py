@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from .streaming import pieces_of
+from .responses import pieces_of
 
 ENDPOINTS = ("token", "revoke", "authorize", "messages")
 KINDS = ("status", "slow", "garbage", "cut", "lost_answer", "silence")

@@ -57,13 +57,7 @@ class SandboxRequest(OAuth2Request):  # type: ignore[misc]  # authlib ships no t
 def authorization_request(query: str) -> SandboxRequest:
     """The authorization request in a query string (RFC 6749 §4.1.1). Raises InvalidRequestError."""
     payload = Payload(_decode(query))
-    for name, values in payload.datalist.items():
-        if not all(_VISIBLE.fullmatch(value) for value in values):
-            raise InvalidRequestError(
-                "A parameter holds characters that RFC 6749 (Appendix A) does not allow."
-            )
-        if len(values) > 1:
-            raise InvalidRequestError(f"Multiple '{_ascii(name)}' in request.")
+    _check(payload)
     for name, pattern in (("response_type", _RESPONSE_TYPE), ("scope", _SCOPE)):
         if name in payload.data and not pattern.fullmatch(payload.data[name]):
             raise InvalidRequestError(f"Malformed '{name}' in request.")
@@ -86,10 +80,18 @@ def body_request(path: str, query: str, headers: Mapping[str, str], body: bytes)
         raise InvalidRequestError(
             "Content-Type must be application/x-www-form-urlencoded or application/json."
         )
+    _check(payload)
+    return SandboxRequest("POST", path, payload)
+
+
+def _check(payload: Payload) -> None:
     for name, values in payload.datalist.items():
         if len(values) > 1:
             raise InvalidRequestError(f"Multiple '{_ascii(name)}' in request.")
-    return SandboxRequest("POST", path, payload)
+        if not _VISIBLE.fullmatch(values[0]):
+            raise InvalidRequestError(
+                f"'{_ascii(name)}' holds characters that RFC 6749 (Appendix A) forbids."
+            )
 
 
 def _decode(text: str | bytes) -> list[tuple[str, str]]:

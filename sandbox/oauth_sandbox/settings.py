@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
 
     def whole(name: str, least: int, most: int) -> int:
         text = given[name].strip()
-        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+        if not re.fullmatch(r"[0-9]{1,12}", text) or not least <= int(text) <= most:
             faults.append(
                 f"SANDBOX_{name.upper()} must be a whole number from {least} to {most}, not {text!r}."
             )

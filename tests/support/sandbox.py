@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,8 @@ import pytest
 CLIENT_ID = "litellm-oauth-sandbox"
 _PACKAGE_ROOT = Path(__file__).parents[2] / "sandbox"
 _START_SECONDS = 15.0
+# Plain HTTP needs no certificates, and reading them takes longer than most tests.
+_NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class SandboxDownError(AssertionError):
@@ -35,16 +38,17 @@ class SandboxDownError(AssertionError):
 class SandboxProvider:
     """One running provider: its addresses, a browser to sign in with, and its control routes.
 
-    ``log_text`` is what the process has printed so far.
+    ``folder`` holds its database and its log; ``log_text`` is what the process has printed so far.
     """
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self.folder = folder
         self._environment = environment
         self._database = folder / "sandbox.sqlite3"
         self._log = folder / "sandbox.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
-        self._http = httpx.Client(trust_env=False, timeout=30)
+        self._http = http_client()
 
     # -- the process
 
@@ -160,15 +164,13 @@ class SandboxProvider:
 
     def approve_from_shell(self, authorization_url: str) -> str:
         """Follow the link as ``curl -L`` does, which is approved without a question."""
-        with httpx.Client(trust_env=False, follow_redirects=True, timeout=30) as client:
+        with http_client(follow_redirects=True) as client:
             return shown_code(client.get(authorization_url))
 
     @contextmanager
     def browser(self) -> Iterator[httpx.Client]:
         """A client that asks for HTML, keeps cookies, and follows redirects."""
-        with httpx.Client(
-            trust_env=False, follow_redirects=True, timeout=30, headers={"accept": "text/html,*/*;q=0.8"}
-        ) as client:
+        with http_client(follow_redirects=True, headers={"accept": "text/html,*/*;q=0.8"}) as client:
             yield client
 
     def press(
@@ -237,6 +239,11 @@ class SandboxProvider:
     def reset(self, *, logins: bool = True) -> None:
         """Faults, settings, records and counters as at the start, and no logins."""
         self.control("POST", "reset", {"logins": logins})
+
+
+def http_client(**options: Any) -> httpx.Client:
+    """A client for loopback: no proxy, no TLS."""
+    return httpx.Client(trust_env=False, verify=_NO_CERTIFICATES, timeout=30, **options)
 
 
 def fingerprint(token: str) -> str:

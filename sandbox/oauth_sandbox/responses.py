@@ -1,12 +1,20 @@
-"""Answers that are sent in pieces, which are known beforehand."""
+"""Kinds of answers that the framework does not have."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
+
+
+class AsciiJSONResponse(JSONResponse):
+    """JSON of ASCII alone, so that text which is not valid Unicode can be repeated as it came."""
+
+    def render(self, content: object) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode("ascii")
 
 
 class PiecewiseResponse(Response):
