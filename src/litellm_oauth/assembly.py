@@ -27,7 +27,7 @@ from .results import Actor
 from .service import TokenService
 from .settings import DatabaseSettings, Settings
 from .stores import TokenStore
-from .stores.database import SETTLING, Database
+from .stores.database import LIMITS, Database, Limits
 from .stores.listener import listen
 from .stores.logins import PostgresLogins
 from .stores.memory import TokenMemory
@@ -47,13 +47,12 @@ async def open_service(
     random_bytes: RandomBytes = secrets.token_bytes,
     host: str | None = None,
     patience: float = 15.0,
-    settling: float = SETTLING,
+    limits: Limits = LIMITS,
 ) -> TokenService:
     """Open the pool, apply pending migrations, check the key, and start to listen for changes.
 
     ``patience``: seconds to wait for a database that is still starting. The background loop is not started;
-    run ``service.run_background()`` for that. ``settling``: seconds that the database has to answer before a
-    token in doubt is tried once more.
+    run ``service.run_background()`` for that. ``limits``: how long the database may take.
 
     Raises SettingsError for a missing, malformed or wrong key and for a missing database, MigrationError and
     StorageUnavailable.
@@ -67,7 +66,7 @@ async def open_service(
         )
     cipher = Cipher(settings.encryption_key, settings.encryption_keys_old, random_bytes=random_bytes)
     async with AsyncExitStack() as resources:
-        database = await _open_database(settings.database, resources, patience, settling)
+        database = await _open_database(settings.database, resources, patience, limits)
         tokens = PostgresTokens(database)
         await check_key(tokens, cipher)
         logins = PostgresLogins(database)
@@ -140,9 +139,9 @@ async def check_key(tokens: TokenStore, cipher: Cipher) -> None:
 
 
 async def _open_database(
-    settings: DatabaseSettings, resources: AsyncExitStack, patience: float, settling: float
+    settings: DatabaseSettings, resources: AsyncExitStack, patience: float, limits: Limits
 ) -> Database:
-    database = Database(settings, settling=settling)
+    database = Database(settings, limits=limits)
     migrations = read_migrations(migrations_folder())
     deadline = time.monotonic() + patience
     while True:

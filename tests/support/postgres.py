@@ -1,8 +1,10 @@
 """A real PostgreSQL for tests: the one in TEST_DATABASE_URL (a superuser), else a throw-away server.
 
 The throw-away server is made of the machine's own PostgreSQL programs, on a random loopback port, without
-durability. Each test gets a fresh database, a cheap copy of one that has all migrations applied.
+durability. Each test process has a database of its own; each test finds it with all migrations and no rows.
 """
+
+# ruff: noqa: S608 -- the names of our own tables, in statements for a throw-away database
 
 from __future__ import annotations
 
@@ -18,6 +20,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,7 @@ OWNER = "llmproxy"
 TOKENS = 'claude_oauth."LiteLLM_ClaudeOAuthTokens"'
 LOGINS = 'claude_oauth."LiteLLM_ClaudeOAuthLogins"'
 AUDIT = 'claude_oauth."LiteLLM_ClaudeOAuthAudit"'
+USER_KEYS = 'claude_oauth."LiteLLM_ClaudeOAuthUserKeys"'
 
 
 class PostgresServer:
@@ -70,12 +74,10 @@ class PostgresServer:
                 )
             )
 
-    def create_database(self, name: str, template: str | None = None) -> None:
+    def create_database(self, name: str) -> None:
         with self.admin() as connection:
-            query = sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {}").format(
-                sql.Identifier(name), sql.Identifier(OWNER), sql.Identifier(template or "template0")
-            )
-            connection.execute(query)
+            query = sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0")
+            connection.execute(query.format(sql.Identifier(name), sql.Identifier(OWNER)))
 
     def drop_database(self, name: str) -> None:
         with self.admin() as connection:
@@ -127,6 +129,13 @@ class TestDatabase:
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [self.name]
             )
 
+    def empty(self) -> None:
+        """Take all rows away, by a superuser those of the audit too: to make a new one takes far longer."""
+        with self.server.admin(self.name) as connection:
+            connection.execute("SET session_replication_role = replica")
+            for table in (TOKENS, LOGINS, AUDIT, USER_KEYS, "claude_oauth.key_checks"):
+                connection.execute(f"DELETE FROM {table}".encode())
+
     def let_in(self) -> None:
         with self.server.admin() as connection:
             connection.execute(
@@ -146,32 +155,33 @@ def postgres_server() -> Iterator[PostgresServer]:
         server.stop()
 
 
-@pytest.fixture(scope="session")
-def migrated_template(postgres_server: PostgresServer) -> Iterator[str]:
-    """A database with all migrations, to be copied."""
-    name = f"template_{secrets.token_hex(6)}"
-    postgres_server.create_database(name)
-    parameters = connection_parameters(postgres_server.settings(name))
-    asyncio.run(migrate(parameters, read_migrations(migrations_folder())))
-    yield name
-    postgres_server.drop_database(name)
-
-
 @pytest.fixture
 def empty_database(postgres_server: PostgresServer) -> Iterator[TestDatabase]:
     """A database without any tables."""
-    yield from _database(postgres_server, None)
+    with _database(postgres_server) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: PostgresServer) -> Iterator[TestDatabase]:
+    """The database with all migrations that the tests of this process use one after the other."""
+    with _database(postgres_server) as found:
+        asyncio.run(migrate(found.parameters, read_migrations(migrations_folder())))
+        yield found
 
 
 @pytest.fixture
-def database(postgres_server: PostgresServer, migrated_template: str) -> Iterator[TestDatabase]:
+def database(migrated_template: TestDatabase) -> Iterator[TestDatabase]:
     """A database with all migrations and no rows."""
-    yield from _database(postgres_server, migrated_template)
+    yield migrated_template
+    migrated_template.let_in()
+    migrated_template.empty()
 
 
-def _database(server: PostgresServer, template: str | None) -> Iterator[TestDatabase]:
+@contextmanager
+def _database(server: PostgresServer) -> Iterator[TestDatabase]:
     name = f"test_{secrets.token_hex(6)}"
-    server.create_database(name, template)
+    server.create_database(name)
     yield TestDatabase(server, name, server.settings(name))
     server.drop_database(name)
 

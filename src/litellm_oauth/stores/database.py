@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -19,24 +20,36 @@ from ..errors import SettingsError, StorageUnavailable
 from ..settings import DatabaseSettings
 
 _log = logging.getLogger(__name__)
-CONNECT_TIMEOUT = 3  # seconds; libpq takes whole ones
-STATEMENT_TIMEOUT = 4.0
-# How long a step waits for a free connection, and how long where the last step failed a moment ago.
-POOL_TIMEOUT = 2.5
-POOL_TIMEOUT_WHEN_DOWN = 0.5
-# One whole step with waiting for a connection. Longer than the server's limits, which give better reasons.
-STEP_TIMEOUT = 6.0
 MAX_CONNECTIONS = 4
-RETRY_AFTER = 5.0
-# How long after an outage other processes need to save what they received during it.
-SETTLING = 10.0
 _FAULTS = (psycopg.Error, PoolTimeout, PoolClosed, TooManyRequests, TimeoutError, OSError)
 
 Connection = AsyncConnection[DictRow]
 
 
-def connection_parameters(settings: DatabaseSettings) -> dict[str, Any]:
-    """libpq parameters with the limits above. Raises SettingsError where the URL cannot be parsed."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long things may take, in seconds.
+
+    ``connect``: a new connection (libpq takes whole seconds). ``statement``: one statement, at the server.
+    ``pool``: waiting for a free connection; ``pool_when_down`` where the last step failed less than ``down``
+    ago. ``step``: all of it; longer than the others, which give better reasons. ``settling``: after an
+    outage, for others to save what they received during it.
+    """
+
+    connect: int = 3
+    statement: float = 4.0
+    pool: float = 2.5
+    pool_when_down: float = 0.5
+    step: float = 6.0
+    down: float = 5.0
+    settling: float = 10.0
+
+
+LIMITS = Limits()
+
+
+def connection_parameters(settings: DatabaseSettings, limits: Limits = LIMITS) -> dict[str, Any]:
+    """libpq parameters. Raises SettingsError where the URL cannot be parsed."""
     try:
         parameters = conninfo_to_dict(settings.url)
     except psycopg.ProgrammingError:
@@ -47,15 +60,15 @@ def connection_parameters(settings: DatabaseSettings) -> dict[str, Any]:
         parameters["password"] = settings.password
     return {
         **parameters,
-        "connect_timeout": CONNECT_TIMEOUT,
+        "connect_timeout": limits.connect,
         "application_name": "litellm_oauth",
         # A peer that vanished without a word is noticed within seconds.
         "keepalives_idle": 5,
         "keepalives_interval": 2,
         "keepalives_count": 3,
         "tcp_user_timeout": 8000,
-        "options": f"-c statement_timeout={STATEMENT_TIMEOUT * 1000:.0f} -c lock_timeout=3000 "
-        "-c idle_in_transaction_session_timeout=10000",
+        "options": f"{parameters.get('options', '')} -c statement_timeout={limits.statement * 1000:.0f} "
+        "-c lock_timeout=3000 -c idle_in_transaction_session_timeout=10000".strip(),
     }
 
 
@@ -66,12 +79,12 @@ class Database:
         self,
         settings: DatabaseSettings,
         *,
-        settling: float = SETTLING,
+        limits: Limits = LIMITS,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.parameters = connection_parameters(settings)
+        self.parameters = connection_parameters(settings, limits)
+        self._limits = limits
         self._monotonic = monotonic
-        self._settling = settling
         self._failed_at = float("-inf")
         self._recovered_at: float | None = None
         self._pool = AsyncConnectionPool[Connection](
@@ -80,9 +93,9 @@ class Database:
             min_size=1,
             max_size=MAX_CONNECTIONS,
             open=False,
-            timeout=POOL_TIMEOUT,
+            timeout=limits.pool,
             # Give up reconnecting soon: the pool's pauses double, and the next request starts a new try.
-            reconnect_timeout=1.0,
+            reconnect_timeout=min(1.0, limits.pool),
             max_lifetime=1800.0,
             name="litellm_oauth",
             check=AsyncConnectionPool.check_connection,
@@ -90,12 +103,14 @@ class Database:
 
     @property
     def down(self) -> bool:
-        return self._monotonic() - self._failed_at < RETRY_AFTER
+        return self._monotonic() - self._failed_at < self._limits.down
 
     @property
     def steady(self) -> bool:
-        """Whether the database has been answering for ``settling`` seconds."""
-        return self._recovered_at is not None and self._monotonic() - self._recovered_at >= self._settling
+        """Whether the database has been answering for ``Limits.settling`` seconds."""
+        return (
+            self._recovered_at is not None and self._monotonic() - self._recovered_at >= self._limits.settling
+        )
 
     async def open(self) -> None:
         """Start the pool. Does not wait for the first connection."""
@@ -108,19 +123,20 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection in autocommit mode. Every fault of the database comes out as StorageUnavailable."""
         try:
-            wait = POOL_TIMEOUT_WHEN_DOWN if self.down else POOL_TIMEOUT
-            async with asyncio.timeout(STEP_TIMEOUT), self._pool.connection(wait) as connection:
+            wait = self._limits.pool_when_down if self.down else self._limits.pool
+            async with asyncio.timeout(self._limits.step), self._pool.connection(wait) as connection:
                 yield connection
         except _FAULTS as error:
+            # The server's own text may quote values; its class and SQLSTATE do not.
+            reason = describe(error)
+            if not self.down:
+                _log.warning("the database did not answer: %s", reason)
             self._failed_at = self._monotonic()
             self._recovered_at = None
-            reason = describe(error)
-            # The server's own text may quote values; its class and SQLSTATE do not.
-            _log.warning("the database did not answer: %s", reason)
             raise StorageUnavailable(
                 f"The token database cannot be used now ({reason}). Nothing was changed; try again soon, "
                 "and look at the database if it stays so.",
-                retry_after=RETRY_AFTER,
+                retry_after=self._limits.down,
             ) from None
         if self._recovered_at is None:
             self._recovered_at = self._monotonic()

@@ -8,13 +8,14 @@ from typing import Any, Protocol
 
 import psycopg
 
-from .database import CONNECT_TIMEOUT, describe
+from .database import describe
 
 _log = logging.getLogger(__name__)
 CHANNEL = "claude_oauth_tokens"
 # How long silence is trusted before the connection has to prove itself, and how long that may take (seconds).
 HEARTBEAT = 5.0
 HEARTBEAT_TIMEOUT = 3.0
+CONNECT_TIMEOUT = 4.0
 _PAUSES = (0.2, 0.5, 1.0, 2.0)
 
 
@@ -33,7 +34,7 @@ async def listen(parameters: dict[str, Any], listener: ChangeListener) -> None:
     failures = 0
     while True:
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT + 1):
+            async with asyncio.timeout(CONNECT_TIMEOUT):
                 connection = await psycopg.AsyncConnection.connect(**parameters, autocommit=True)
             try:
                 async with asyncio.timeout(HEARTBEAT_TIMEOUT):
