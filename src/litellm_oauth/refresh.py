@@ -204,7 +204,7 @@ class Refresher:
             _log.warning(
                 "an attempt of host %s is in doubt; its token is tried once more", claim.doubted_host
             )
-            await self._store.write_note(Note(actor, "refresh", user, "in_doubt_retry", claim.doubted_host))
+            await self._note_doubt(claim, Note(actor, "refresh", user, "in_doubt_retry", claim.doubted_host))
         try:
             refresh_token = self._vault.open_optional(claim.row.refresh_token, user, REFRESH) or ""
         except Unreadable as error:
@@ -223,6 +223,14 @@ class Refresher:
             return await self._whoever_came_first(user)
         # From here on the only copy of a rotated token is in this process. (The journal's place.)
         return await self._keep(claim, grant, asked_at, Note(actor, "refresh", user, "refreshed"))
+
+    async def _note_doubt(self, claim: Claim, note: Note) -> None:
+        """No token in doubt is spent that is not in the audit first."""
+        try:
+            await self._store.write_note(note)
+        except StorageUnavailable:
+            self._abandon(claim.row.user_id, claim.attempt)
+            raise
 
     async def _ask(self, claim: Claim, refresh_token: str) -> Grant:
         renewal = asyncio.create_task(self._renew(claim))

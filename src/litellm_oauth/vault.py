@@ -49,8 +49,8 @@ class Vault:
     def readable(self, row: TokenRow) -> bool:
         """Whether everything in the row decrypts."""
         try:
-            self.open_optional(row.access_token, row.user_id, ACCESS)
-            self.open_optional(row.refresh_token, row.user_id, REFRESH)
+            if row.access_token is not None:
+                self.open(row)
         except Unreadable:
             return False
         return True

@@ -134,8 +134,8 @@ class Database:
             self._failed_at = self._monotonic()
             self._recovered_at = None
             raise StorageUnavailable(
-                f"The token database cannot be used now ({reason}). Nothing was changed; try again soon, "
-                "and look at the database if it stays so.",
+                f"The token database cannot be used now ({reason}). Try again soon, and look at the database "
+                "if it stays so.",
                 retry_after=self._limits.down,
             ) from None
         if self._recovered_at is None:
