@@ -44,12 +44,18 @@ def configuration(tmp_path: Path, database: TestDatabase, sandbox: SandboxProvid
     return Configuration(path, environ)
 
 
+@pytest.fixture(scope="session")
+def byte_code(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where commands keep their byte-code, as they do where the package is installed."""
+    return tmp_path_factory.mktemp("byte-code")
+
+
 @pytest.fixture
-def command_environment(configuration: Configuration) -> dict[str, str]:
+def command_environment(configuration: Configuration, byte_code: Path) -> dict[str, str]:
     """What a command needs in its environment to find the configuration and nothing else of this machine."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
     source = str(Path(__file__).resolve().parents[2] / "src")
-    return {**kept, "PYTHONPATH": source, "PYTHONDONTWRITEBYTECODE": "1", **configuration.environ}
+    return {**kept, "PYTHONPATH": source, "PYTHONPYCACHEPREFIX": str(byte_code), **configuration.environ}
 
 
 @pytest.fixture
