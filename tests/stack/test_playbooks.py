@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import html
-import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 
-from .conftest import ROOT, Stack
+from support.stack import ROOT, Stack, approve, log_out, stack_under_test, status
 
-INVENTORY = os.environ.get("LITELLM_OAUTH_TEST_INVENTORY", "inventories/sandbox")
 USER = "playbook-user"
 
 
 def playbook(name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     extra = [f"--extra-vars={name}={value!r}" for name, value in variables.items()]
-    command = ["ansible-playbook", "-i", INVENTORY, name, *extra, *arguments]
+    command = ["ansible-playbook", "-i", stack_under_test().inventory, name, *extra, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -30,28 +26,15 @@ def changed(result: subprocess.CompletedProcess[str]) -> int:
     return int(count)
 
 
-def status(gateway: httpx.Client, user: str = USER) -> dict[str, Any]:
-    answer: dict[str, Any] = gateway.get("/auth/claude/oauth/status", params={"user_id": user}).json()
-    return answer
-
-
 @pytest.fixture(autouse=True)
 def logged_out(gateway: httpx.Client) -> Iterator[None]:
     yield
-    gateway.post("/auth/claude/oauth/logout", params={"user_id": USER})
+    log_out(gateway, USER)
 
 
 def authorization_url(output: str) -> str:
     (url,) = set(re.findall(r"http://\S+/oauth/authorize\?[^\s'\"]+", output))
     return str(url)
-
-
-def approve(url: str) -> str:
-    """What `curl -L` does with the URL: ends on the page that shows `code#state`."""
-    page = httpx.get(url, follow_redirects=True)
-    assert page.status_code == 200
-    (shown,) = re.findall(r'id="code"[^>]*>\s*([^<]+?)\s*<', page.text)
-    return html.unescape(str(shown))
 
 
 def start() -> str:
@@ -76,9 +59,9 @@ def as_shown(shown: str, url: str) -> str:
 @pytest.mark.parametrize("form", [bare, as_shown, whole_url])
 def test_login_takes_each_form_of_the_code(gateway: httpx.Client, form: Callable[[str, str], str]) -> None:
     url = start()
-    before = status(gateway)
+    before = status(gateway, USER)
     result = playbook("oauth_login.yml", user=USER, code=form(approve(url), url))
-    after = status(gateway)
+    after = status(gateway, USER)
     assert result.returncode == 0, result.stdout
     assert not before["authenticated"]
     assert after["authenticated"]
@@ -99,11 +82,11 @@ def test_a_login_shows_neither_code_nor_key_nor_token(stack: Stack) -> None:
 def test_a_used_code_is_refused_and_changes_nothing(gateway: httpx.Client) -> None:
     shown = approve(start())
     assert playbook("oauth_login.yml", user=USER, code=shown).returncode == 0
-    before = status(gateway)
+    before = status(gateway, USER)
     result = playbook("oauth_login.yml", user=USER, code=shown)
     assert result.returncode != 0
     assert "Traceback" not in result.stdout + result.stderr
-    assert status(gateway)["generation"] == before["generation"]
+    assert status(gateway, USER)["generation"] == before["generation"]
 
 
 def test_check_mode_starts_no_login(gateway: httpx.Client) -> None:
@@ -123,12 +106,12 @@ def test_status_shows_who_is_logged_in_and_for_how_long() -> None:
 
 def test_refresh_leaves_a_fresh_token_alone_and_obeys_min_validity_and_force(gateway: httpx.Client) -> None:
     assert playbook("oauth_login.yml", user=USER, code=approve(start())).returncode == 0
-    generations = [status(gateway)["generation"]]
+    generations = [status(gateway, USER)["generation"]]
     for variables in ({}, {"min_validity": "60"}, {"min_validity": "86400"}, {"force": "true"}):
         result = playbook("oauth_refresh.yml", user=USER, **variables)
         assert result.returncode == 0, result.stdout
         assert USER in result.stdout
-        generations.append(status(gateway)["generation"])
+        generations.append(status(gateway, USER)["generation"])
         assert changed(result) == generations[-1] - generations[-2]
     first = generations[0]
     assert generations == [first, first, first, first + 1, first + 2]
@@ -144,5 +127,5 @@ def test_a_malformed_option_stops_before_anything_is_sent() -> None:
 def test_logout_by_playbook_forgets_the_user_once(gateway: httpx.Client) -> None:
     assert playbook("oauth_login.yml", user=USER, code=approve(start())).returncode == 0
     assert changed(playbook("playbooks/oauth_logout.yml", user=USER)) == 1
-    assert not status(gateway)["authenticated"]
+    assert not status(gateway, USER)["authenticated"]
     assert changed(playbook("playbooks/oauth_logout.yml", user=USER)) == 0

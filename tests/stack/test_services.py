@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Stack, docker
+from support.stack import Stack, docker
 
 SERVICES = ["litellm", "db", "redis", "sandbox"]
 
