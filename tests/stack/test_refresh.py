@@ -13,7 +13,8 @@ from support.stack import Stack, log_in, log_out, status
 
 USER = "refresh-user"
 EXPIRE = """
-  UPDATE "LiteLLM_ClaudeOAuthTokens" SET expires_at = now() - interval '1 second' WHERE user_id = 'refresh-user'
+  UPDATE "LiteLLM_ClaudeOAuthTokens" SET expires_at = now() - interval '1 second'
+  WHERE user_id = 'refresh-user'
 """
 AS_USER = {"x-litellm-oauth-user": USER}
 
