@@ -47,7 +47,7 @@ test: $(VENV)/dev ## the whole test suite
 
 .PHONY: lock
 lock: ## resolve requirements/*.in anew, with hashes
-	@for file in requirements/control requirements/dev requirements/gateway images/sandbox/requirements; do \
+	@for file in requirements/control requirements/dev requirements/gateway requirements/gateway-build images/sandbox/requirements; do \
 	  echo "locking $$file.txt"; \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --custom-compile-command "make lock" --output-file $$file.txt $$file.in; \
