@@ -13,11 +13,10 @@ from authlib.oauth2.rfc6749 import InvalidRequestError
 from authlib.oauth2.rfc7636 import CodeChallenge
 
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")  # base64url of 32 bytes, unpadded (§4.2)
-_VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")  # §4.1
 
 
 class RequireS256(CodeChallenge):  # type: ignore[misc]  # authlib ships no types
-    """Checks the form of challenge and verifier; comparing them is the library's part."""
+    """Checks the challenge; the verifier's form (§4.1) and comparing the two are the library's part."""
 
     SUPPORTED_CODE_CHALLENGE_METHOD = ("S256",)
     CODE_CHALLENGE_METHODS = {"S256": CodeChallenge.CODE_CHALLENGE_METHODS["S256"]}  # noqa: RUF012 (the library's shape)
@@ -36,13 +35,3 @@ class RequireS256(CodeChallenge):  # type: ignore[misc]  # authlib ships no type
             raise InvalidRequestError(
                 "'code_challenge' must be the base64url of a SHA-256 digest: 43 characters."
             )
-
-    def validate_code_verifier(self, grant: Any, result: object) -> None:
-        verifier = grant.request.form.get("code_verifier")
-        if not verifier:
-            raise InvalidRequestError("Missing 'code_verifier' in request.")
-        if not _VERIFIER.fullmatch(verifier):
-            raise InvalidRequestError(
-                "'code_verifier' must be 43 to 128 unreserved characters (RFC 7636, 4.1)."
-            )
-        super().validate_code_verifier(grant, result)

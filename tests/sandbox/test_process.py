@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from support.oauth_client import OAuthClient
 from support.sandbox import SandboxProvider
 
 ROOT = Path(__file__).parents[2]
+COUNTS = [f"SELECT count(*) FROM {table}" for table in ("families", "codes", "tokens")]  # noqa: S608 (fixed names)
+DAY = 24 * 3600
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
@@ -43,6 +47,21 @@ def test_no_code_and_no_token_is_in_the_database_or_the_log(own_sandbox: Sandbox
     for secret in secrets:
         assert secret.encode() not in kept
     assert "alice@sandbox.example" in own_sandbox.log_text
+
+
+def test_what_has_been_dead_for_a_day_is_forgotten_at_the_start(own_sandbox: SandboxProvider) -> None:
+    client = OAuthClient(own_sandbox)
+    own_sandbox.settings(clock_skew_seconds=-100 * DAY)
+    client.login("old")
+    client.code("old")
+    own_sandbox.settings(clock_skew_seconds=0)
+    tokens = client.login("new")
+    own_sandbox.restart()
+    assert [login["account"] for login in own_sandbox.logins()] == ["new"]
+    assert client.ask(tokens["access_token"]).status_code == 200
+    with closing(sqlite3.connect(own_sandbox.folder / "sandbox.sqlite3")) as database:
+        counts = [database.execute(query).fetchone()[0] for query in COUNTS]
+    assert counts == [1, 1, 2]
 
 
 def test_wrong_settings_are_all_named_at_once(tmp_path: Path) -> None:

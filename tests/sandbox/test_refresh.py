@@ -135,8 +135,10 @@ def test_a_revoked_refresh_token_ends_its_family(client: OAuthClient) -> None:
     tokens = client.login()
     answer = client.revoke(tokens["refresh_token"], token_type_hint="refresh_token")
     assert (answer.status_code, answer.json()) == (200, {})
-    refused(client.refresh(tokens["refresh_token"]))
+    # the access token first: a spent refresh token that comes back would end it as well
     assert client.ask(tokens["access_token"]).status_code == 401
+    refused(client.refresh(tokens["refresh_token"]))
+    assert client.provider.logins("alice")[0]["revoked_because"] == "revoked_by_client"
 
 
 @pytest.mark.parametrize("hint", [None, "access_token", "refresh_token", "nonsense"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import httpx
@@ -152,6 +153,14 @@ def test_parameters_come_once_in_a_typed_body_without_a_secret(
     answer = client.http.post(client.provider.token_url, **sent)
     assert answer.status_code in {400, 401}
     assert answer.json()["error"] == error
+
+
+def test_a_member_that_comes_twice_in_json_is_refused(client: OAuthClient) -> None:
+    fields = {"grant_type": "refresh_token", "refresh_token": client.login()["refresh_token"]}
+    name = json.dumps(client.provider.client_id)
+    twice = f'{json.dumps(fields)[:-1]}, "client_id": {name}, "client_id": {name}}}'
+    headers = {"content-type": "application/json"}
+    refused(client.http.post(client.provider.token_url, content=twice, headers=headers), "invalid_request")
 
 
 def test_calls_are_counted_by_grant_type_outcome_and_account(client: OAuthClient) -> None:
