@@ -92,6 +92,18 @@ users:
       description: Seconds until then.
       type: int
       sample: 28799
+    refresh_expires_at:
+      description: When the login itself ends and a new one is needed, where the provider says so.
+      type: str
+      sample: null
+    has_refresh_token:
+      description: Whether the gateway can refresh this login.
+      type: bool
+      sample: true
+    next_attempt_at:
+      description: When the provider is asked again after a failure.
+      type: str
+      sample: null
     generation:
       description: Counts every change of the user's tokens; never goes back.
       type: int
@@ -109,6 +121,16 @@ gateway:
   returned: success
   type: dict
   sample: {status: ok, database: true}
+msg:
+  description: What went wrong and what to do, in a sentence.
+  returned: failure
+  type: str
+  sample: Nothing listens at http://127.0.0.1:4000. Check that the gateway is running, and gateway_url.
+error_code:
+  description: The gateway's word for what went wrong; empty where the gateway did not answer.
+  returned: failure
+  type: str
+  sample: forbidden
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -116,8 +138,9 @@ from ansible.module_utils.litellm_oauth_client import (
     CONNECTION_OPTIONS,
     CONNECTION_RULES,
     Gateway,
-    GatewayError,
+    check_user,
 )
+from ansible.module_utils.litellm_oauth_http import GatewayError
 
 
 def main() -> None:
@@ -126,13 +149,14 @@ def main() -> None:
         supports_check_mode=True,
         **CONNECTION_RULES,
     )
+    user = module.params["user"]
     try:
-        gateway = Gateway.from_options(module.params)
-        user = module.params["user"]
-        users = [gateway.status(user)] if user else list(gateway.statuses())
+        check_user(user)
+        gateway = Gateway.from_module(module)
         health = gateway.health()
+        users = list(gateway.statuses()) if user is None else [gateway.status(user)]
     except GatewayError as error:
-        module.fail_json(msg=error.message, code=error.code)
+        module.fail_json(msg=error.message, error_code=error.code)
     module.exit_json(changed=False, users=users, gateway=health)
 
 

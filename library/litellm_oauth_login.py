@@ -10,6 +10,7 @@ description:
   - Without O(code) it starts a login and returns the URL that the user opens in a browser.
   - With O(code) it completes the login, reads it back, and fails unless the user's generation rose.
   - The PKCE verifier stays with the gateway, so that the login may be completed from another control node. Tokens are never returned.
+  - Where the gateway's answer is lost, what it has stored decides whether the login was completed.
 options:
   user:
     description: The user who logs in. V(default) is the login of the master key.
@@ -19,7 +20,7 @@ options:
     description:
       - What the provider's page showed, as the bare code, as C(code#state), or as the whole address of that page.
       - A bare code counts for the user's newest pending login only.
-      - It can be used once, within ten minutes.
+      - It can be used once, within ten minutes. Its form is checked before anything is sent.
     type: str
   force:
     description: Start a new login although the user is logged in.
@@ -90,6 +91,11 @@ authorization_url:
   returned: when a login was started
   type: str
   sample: https://provider.example.com/oauth/authorize?response_type=code
+state:
+  description: The login's state, which comes back with its code.
+  returned: when a login was started
+  type: str
+  sample: 3f9bZkq0tYd2
 expires_in:
   description: Seconds within which the login must be completed.
   returned: when a login was started
@@ -111,10 +117,15 @@ after:
   type: dict
   sample: {user_id: alice, status: active, generation: 1, expires_at: "2026-11-23T16:00:00Z", expires_in: 28799}
 msg:
-  description: What happened, in a sentence.
-  returned: success
+  description: What happened and what to do, in a sentence.
+  returned: always
   type: str
   sample: alice is logged in.
+error_code:
+  description: The gateway's word for what went wrong, such as V(no_pending_login); empty where the gateway did not answer.
+  returned: failure
+  type: str
+  sample: code_rejected
 """
 
 from typing import Any
@@ -124,11 +135,16 @@ from ansible.module_utils.litellm_oauth_client import (
     CONNECTION_OPTIONS,
     CONNECTION_RULES,
     Gateway,
-    GatewayError,
     brief,
-    check_code,
+    check_user,
     difference,
+    foretold,
 )
+from ansible.module_utils.litellm_oauth_code import parse_code
+from ansible.module_utils.litellm_oauth_http import GatewayError
+
+# A text that is shorter is nobody's code, and blanking it out would garble every sentence.
+SHORTEST_SECRET = 8
 
 
 def start(gateway: Gateway, user: str, *, force: bool, check_mode: bool) -> dict[str, Any]:
@@ -152,34 +168,33 @@ def start(gateway: Gateway, user: str, *, force: bool, check_mode: bool) -> dict
         raise
     return {
         **result,
+        **{name: started.get(name) for name in ("authorization_url", "state", "expires_in")},
         "changed": True,
-        "authorization_url": started["authorization_url"],
-        "expires_in": started["expires_in"],
         "msg": f"A login for {user} waits for its code.",
     }
 
 
 def complete(gateway: Gateway, user: str, code: str, *, check_mode: bool) -> dict[str, Any]:
-    check_code(code)
     before = gateway.status(user)
     if check_mode:
+        after = foretold(before, "active")
         message = (
             f"The login of {user} would be completed; only the provider can say whether the code is good."
         )
-        return {"changed": True, "before": brief(before), "after": brief(before), "msg": message}
-    gateway.exchange(user, code)
-    after = gateway.status(user)
-    if after["generation"] <= before["generation"] or not after["authenticated"]:
-        raise GatewayError(
-            f"The gateway took the code, but the login of {user} did not change (generation {after['generation']}, "
-            f"{after['status']}). Somebody may have logged this user out meanwhile. Look at its audit table."
-        )
+    else:
+        _, after = gateway.change(lambda: gateway.exchange(user, code), before)
+        if after["generation"] <= before["generation"] or not after["authenticated"]:
+            raise GatewayError(
+                f"The gateway took the code, but {user} has no new login (generation {after['generation']}, "
+                f"{after['status']}). Somebody may have logged this user out meanwhile: its audit table says who."
+            )
+        message = f"{user} is logged in."
     return {
         "changed": True,
         "before": brief(before),
-        "after": brief(after),
+        "after": brief(before if check_mode else after),
         "diff": difference(before, after),
-        "msg": f"{user} is logged in.",
+        "msg": message,
     }
 
 
@@ -194,16 +209,27 @@ def main() -> None:
         supports_check_mode=True,
         **CONNECTION_RULES,
     )
-    options = module.params
+    user, code = module.params["user"], module.params["code"]
     try:
-        gateway = Gateway.from_options(options)
-        if options["code"] is None:
-            result = start(gateway, options["user"], force=options["force"], check_mode=module.check_mode)
+        check_user(user)
+        if code is not None:
+            keep_out_of_output(module, code)
+            keep_out_of_output(module, parse_code(code).code)
+        gateway = Gateway.from_module(module)
+        if code is None:
+            result = start(gateway, user, force=module.params["force"], check_mode=module.check_mode)
         else:
-            result = complete(gateway, options["user"], options["code"], check_mode=module.check_mode)
+            result = complete(gateway, user, code, check_mode=module.check_mode)
     except GatewayError as error:
-        module.fail_json(msg=error.message, code=error.code)
+        module.fail_json(msg=error.message, error_code=error.code)
     module.exit_json(**result)
+
+
+def keep_out_of_output(module: AnsibleModule, text: str) -> None:
+    if len(text) < SHORTEST_SECRET:
+        module.no_log_values.discard(text)
+    else:
+        module.no_log_values.add(text)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,28 @@ short_description: Keep users' tokens at the gateway fresh, or log users out
 description:
   - Works through the gateway, which alone changes tokens; one refresh at a time for each user, whoever asks.
   - Every user is reported. One user's failure does not keep the others from being refreshed.
+  - A change is read back before it is reported; a generation that did not move is no change.
+  - Where the gateway cannot be reached any more, or the provider fails three users in a row, the rest is reported as not tried.
 options:
   state:
     description:
-      - V(present) fails for a user who cannot be served without a new login, and changes nothing.
-      - V(refreshed) refreshes users whose token has less than O(min_validity) seconds left.
+      - V(present) fails for a user who cannot be served without a new login, or whose token has not O(min_validity) seconds left.
+        It changes nothing.
+      - V(refreshed) refreshes users whose token has less than O(min_validity) seconds left. It fails for a user whose
+        login the provider has ended, even while the last token still serves.
       - V(absent) logs users out, here and at the provider.
     type: str
     choices: [present, refreshed, absent]
     default: present
   user:
-    description: The user. Left out, all users who are logged in are meant, which needs an administrator's key.
+    description:
+      - The user. Left out, all users who are logged in are meant, which needs an administrator's key.
+      - With O(state=absent) one of O(user) and O(all_users=true) is needed.
     type: str
+  all_users:
+    description: Says that all users are meant on purpose.
+    type: bool
+    default: false
   min_validity:
     description: Seconds of validity that a token shall have at least. The gateway's C(refresh_buffer), if left out.
     type: int
@@ -107,6 +117,10 @@ users:
       description: Seconds until the access token expires.
       type: int
       sample: 28799
+    status:
+      description: How the login stands after this task, as M(litellm_oauth_info) names it.
+      type: str
+      sample: active
     generation_before:
       description: The user's generation before this task.
       type: int
@@ -120,9 +134,20 @@ counts:
   returned: always, once the users are known
   type: dict
   sample: {fresh: 1, refreshed: 2}
+msg:
+  description: Who failed, why, and what to do.
+  returned: failure
+  type: str
+  sample: "1 of 2 users failed. bob: bob is not logged in. Log in with the playbook oauth_login.yml."
+error_code:
+  description: The gateway's word for what kept it from answering at all; empty where it could not be reached.
+  returned: when the gateway answered nobody
+  type: str
+  sample: invalid_api_key
 """
 
 from collections import Counter
+from shlex import quote
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -130,90 +155,183 @@ from ansible.module_utils.litellm_oauth_client import (
     CONNECTION_OPTIONS,
     CONNECTION_RULES,
     Gateway,
-    GatewayError,
+    check_user,
     difference,
+    foretold,
 )
+from ansible.module_utils.litellm_oauth_http import UNREACHABLE, GatewayError, one_line
 
-# What the gateway counts as due where nobody says otherwise; needed for check mode's prediction only.
+# What the gateway counts as due where nobody says otherwise; for check mode, where a status does not tell.
 DEFAULT_BUFFER = 300
+MAX_MIN_VALIDITY = 366 * 86400
+# A provider that fails so many users in a row is down: the others would only wait for it, too.
+PROVIDER_PATIENCE = 3
+# Faults of the gateway or of the key, not of one user.
+EVERYBODYS_FAULTS = (UNREACHABLE, "invalid_api_key")
+NAMED_IN_MESSAGE = 10
 
 
-def present(status: dict[str, Any]) -> dict[str, Any]:
-    if status["authenticated"]:
-        return {"result": "present", "message": "Logged in."}
-    return {
-        "result": "failed",
-        "message": f"Not logged in ({status['status']}). Log in with litellm_oauth_login.",
-    }
+class Run:
+    """One pass over the users: what is wanted, and what came of it so far."""
 
+    def __init__(self, gateway: Gateway, options: dict[str, Any], *, check_mode: bool) -> None:
+        self._gateway = gateway
+        self._state = options["state"]
+        self._min_validity: int | None = options["min_validity"]
+        self._force = options["force"]
+        self._check_mode = check_mode
+        self._stopped_by: GatewayError | None = None
+        self._provider_failures = 0
+        self.reports: list[dict[str, Any]] = []
+        self.diffs: list[dict[str, Any]] = []
 
-def refreshed(gateway: Gateway, status: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    user = status["user_id"]
-    answer = gateway.refresh(user, min_validity=options["min_validity"], force=options["force"])
-    moved = answer["generation"] > status["generation"]
-    if answer["result"] == "refreshed" and not moved:
-        raise GatewayError(
-            f"The gateway says it refreshed {user}, but the generation did not rise. Look at its log."
+    def treat(self, before: dict[str, Any]) -> None:
+        """Bring one user to what is wanted, and report it. A user's fault is part of the report."""
+        report = {
+            "user_id": before["user_id"],
+            "status": before["status"],
+            "expires_in": before["expires_in"],
+            "generation_before": before["generation"],
+            "generation": before["generation"],
+        }
+        if self._stopped_by is not None:
+            message = f"Not tried: {self._stopped_by.message}"
+            self.reports.append({**report, "result": "failed", "message": message})
+            return
+        try:
+            result, message, after = self._act(before)
+        except GatewayError as error:
+            self._weigh(error)
+            self.reports.append({**report, "result": "failed", "message": error.message})
+            return
+        self._provider_failures = 0
+        if after["generation"] != before["generation"]:
+            self.diffs.append(difference(before, after))
+        if not self._check_mode:
+            report.update((name, after[name]) for name in ("status", "expires_in", "generation"))
+        self.reports.append({**report, "result": result, "message": message})
+
+    def _act(self, before: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+        """Result, message, and the status afterwards. Raises GatewayError."""
+        if self._state == "absent":
+            return self._log_out(before)
+        if before["status"] == "logged_out":
+            raise GatewayError(f"{before['user_id']} is not logged in. {how_to_log_in(before['user_id'])}")
+        return self._look(before) if self._state == "present" else self._refresh(before)
+
+    def _look(self, before: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+        user, left = before["user_id"], before["expires_in"] or 0
+        if not before["authenticated"]:
+            raise GatewayError(f"{user} has no usable login ({reason(before)}). {how_to_log_in(user)}")
+        if self._min_validity is not None and left <= self._min_validity:
+            raise GatewayError(
+                f"The token of {user} is valid for {left} s more, which is not longer than "
+                f"{self._min_validity} s. Refresh it with state: refreshed."
+            )
+        return "present", "Logged in.", before
+
+    def _refresh(self, before: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+        user = before["user_id"]
+        if before["status"] == "reauth_required":
+            raise GatewayError(
+                f"The login of {user} cannot be refreshed any more ({reason(before)}). {how_to_log_in(user)}"
+            )
+        due = self._is_due(before)
+        if due is False:
+            return "fresh", "Valid for long enough.", before
+        if self._check_mode:
+            return "would_refresh", "Would be refreshed.", foretold(before, "active")
+        answer, after = self._gateway.change(
+            lambda: self._gateway.refresh(user, min_validity=self._min_validity, force=self._force), before
         )
-    # Somebody else may have refreshed between the look and the call: that is a change all the same.
-    return {
-        "result": "refreshed" if moved else "fresh",
-        "message": "Refreshed." if moved else "Valid for long enough.",
-        "expires_in": answer["expires_in"],
-        "generation": answer["generation"],
-    }
+        if after["status"] == "logged_out":
+            raise GatewayError(f"{user} was logged out meanwhile. {how_to_log_in(user)}")
+        # Somebody else may have refreshed between the look and the call: that is a change all the same.
+        if after["generation"] > before["generation"]:
+            return "refreshed", "Refreshed.", after
+        if answer.get("result") != "fresh":
+            raise GatewayError(
+                f"The gateway says that it refreshed {user}, but the stored login did not change. Look at its log."
+            )
+        return "fresh", "Valid for long enough.", after
+
+    def _is_due(self, before: dict[str, Any]) -> bool | None:
+        """Whether a refresh is wanted; None where only the gateway can tell (never so in check mode)."""
+        left = before["expires_in"] or 0
+        if self._force:
+            return True
+        if self._min_validity is not None:
+            return bool(left <= self._min_validity)
+        if before["status"] in ("active", "due", "expired"):
+            return bool(before["status"] != "active")
+        return bool(left <= DEFAULT_BUFFER) if self._check_mode else None
+
+    def _log_out(self, before: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
+        user = before["user_id"]
+        if before["status"] == "logged_out":
+            return "logged_out", "Was not logged in.", before
+        if self._check_mode:
+            return "would_log_out", "Would be logged out.", foretold(before, "logged_out")
+        answer, after = self._gateway.change(lambda: self._gateway.logout(user), before)
+        if after["status"] != "logged_out":
+            raise GatewayError(
+                f"{user} is still logged in, or is so again. Look at the gateway's audit table."
+            )
+        said = {
+            True: "Logged out, and the provider revoked the tokens.",
+            False: "Logged out here, but the provider did not confirm that it revoked the tokens.",
+        }
+        return "logged_out", said.get(answer.get("revoked"), "Logged out."), after
+
+    def _weigh(self, error: GatewayError) -> None:
+        """Stop where the fault is not one user's: the others are reported as not tried."""
+        provider_fails = error.code == "provider_unavailable"
+        self._provider_failures = self._provider_failures + 1 if provider_fails else 0
+        if error.code in EVERYBODYS_FAULTS or self._provider_failures >= PROVIDER_PATIENCE:
+            self._stopped_by = error
 
 
-def would_refresh(status: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
-    least = DEFAULT_BUFFER if options["min_validity"] is None else options["min_validity"]
-    if options["force"] or (status["expires_in"] or 0) <= least:
-        return {"result": "would_refresh", "message": "Would be refreshed."}
-    return {"result": "fresh", "message": "Valid for long enough."}
+def reason(status: dict[str, Any]) -> str:
+    """Why a login is as it is, as far as the gateway tells."""
+    return str(one_line(str(status["last_error"] or status["status"]))).rstrip(".")
 
 
-def absent(gateway: Gateway, status: dict[str, Any]) -> dict[str, Any]:
-    answer = gateway.logout(status["user_id"])
-    if not answer["was_logged_in"]:
-        return {"result": "logged_out", "message": "Was not logged in."}
-    at_provider = {True: ", and the provider revoked the tokens", False: "; the provider could not be told"}
-    return {
-        "result": "logged_out",
-        "message": "Logged out" + at_provider.get(answer["revoked"], "") + ".",
-        "expires_in": None,
-        "generation": answer["generation"],
-    }
+def how_to_log_in(user: str) -> str:
+    return f"Log in with `ansible-playbook oauth_login.yml -e user={quote(user)}`."
 
 
-def treat(
-    gateway: Gateway, status: dict[str, Any], options: dict[str, Any], *, check_mode: bool
-) -> dict[str, Any]:
-    """One user's report. A fault of this user's is part of it."""
-    report = {
-        "user_id": status["user_id"],
-        "expires_in": status["expires_in"],
-        "generation_before": status["generation"],
-        "generation": status["generation"],
-    }
-    logged_out = status["status"] == "logged_out"
-    try:
-        if options["state"] == "present":
-            return {**report, **present(status)}
-        if options["state"] == "absent":
-            if check_mode and not logged_out:
-                return {**report, "result": "would_log_out", "message": "Would be logged out."}
-            if logged_out:
-                return {**report, "result": "logged_out", "message": "Was not logged in."}
-            return {**report, **absent(gateway, status)}
-        if logged_out:
-            return {**report, **present(status)}
-        if check_mode:
-            return {**report, **would_refresh(status, options)}
-        return {**report, **refreshed(gateway, status, options)}
-    except GatewayError as error:
-        if error.status == 0 or error.code == "invalid_api_key":
-            # The gateway itself is out of reach, or knows nobody of us: so it is for everybody else.
-            raise
-        return {**report, "result": "failed", "message": error.message}
+def failure(reports: list[dict[str, Any]]) -> str | None:
+    """Who failed and why, or None."""
+    failed = [report for report in reports if report["result"] == "failed"]
+    if not failed:
+        return None
+    if len(reports) == 1:
+        return str(failed[0]["message"])
+    sentences = [f"{report['user_id']}: {report['message']}" for report in failed[:NAMED_IN_MESSAGE]]
+    if len(failed) > NAMED_IN_MESSAGE:
+        sentences.append(f"And {len(failed) - NAMED_IN_MESSAGE} more: see users.")
+    return f"{len(failed)} of {len(reports)} users failed. {' '.join(sentences)}"
+
+
+def check_options(options: dict[str, Any]) -> None:
+    """Refuse what cannot be meant before anything is sent. Raises GatewayError."""
+    check_user(options["user"])
+    least = options["min_validity"]
+    if least is not None and not 0 <= least <= MAX_MIN_VALIDITY:
+        raise GatewayError(f"min_validity is {least}: give seconds from 0 to {MAX_MIN_VALIDITY}.")
+    if options["user"] is not None and options["all_users"]:
+        raise GatewayError("user and all_users are both set: say one of the two.")
+    if options["state"] == "absent" and options["user"] is None and not options["all_users"]:
+        raise GatewayError(
+            "state: absent needs to know whom to log out: name a user, or set all_users: true."
+        )
+
+
+def users_meant(gateway: Gateway, user: str | None) -> list[dict[str, Any]]:
+    """The statuses of the one user, or of all who are logged in."""
+    if user is not None:
+        return [gateway.status(user)]
+    return [status for status in gateway.statuses() if status["status"] != "logged_out"]
 
 
 def main() -> None:
@@ -222,6 +340,7 @@ def main() -> None:
             **CONNECTION_OPTIONS,
             "state": {"type": "str", "choices": ["present", "refreshed", "absent"], "default": "present"},
             "user": {"type": "str"},
+            "all_users": {"type": "bool", "default": False},
             "min_validity": {"type": "int"},
             "force": {"type": "bool", "default": False},
             "fail_on_error": {"type": "bool", "default": True},
@@ -230,36 +349,25 @@ def main() -> None:
         **CONNECTION_RULES,
     )
     options = module.params
-    if options["min_validity"] is not None and options["min_validity"] < 0:
-        module.fail_json(msg=f"min_validity is {options['min_validity']}: give seconds, 0 or more.")
-    reports: list[dict[str, Any]] = []
-    diffs: list[dict[str, Any]] = []
     try:
-        gateway = Gateway.from_options(options)
-        if options["user"]:
-            statuses = [gateway.status(options["user"])]
-        else:
-            statuses = [status for status in gateway.statuses() if status["status"] != "logged_out"]
-        for status in statuses:
-            report = treat(gateway, status, options, check_mode=module.check_mode)
-            reports.append(report)
-            if report["generation"] != report["generation_before"]:
-                diffs.append(difference(status, gateway.status(status["user_id"])))
+        check_options(options)
+        gateway = Gateway.from_module(module)
+        statuses = users_meant(gateway, options["user"])
     except GatewayError as error:
-        module.fail_json(
-            msg=error.message, code=error.code, users=reports, changed=bool(diffs), counts=counts(reports)
-        )
-    changed = bool(diffs) or any(report["result"] in ("would_refresh", "would_log_out") for report in reports)
-    result = {"changed": changed, "users": reports, "counts": counts(reports), "diff": diffs}
-    failed = [report for report in reports if report["result"] == "failed"]
-    if failed and options["fail_on_error"]:
-        sentences = "; ".join(f"{report['user_id']}: {report['message']}" for report in failed)
-        module.fail_json(msg=f"{len(failed)} of {len(reports)} users failed. {sentences}", **result)
+        module.fail_json(msg=error.message, error_code=error.code)
+    run = Run(gateway, options, check_mode=module.check_mode)
+    for status in statuses:
+        run.treat(status)
+    result = {
+        "changed": bool(run.diffs),
+        "users": run.reports,
+        "counts": dict(Counter(report["result"] for report in run.reports)),
+        "diff": run.diffs,
+    }
+    message = failure(run.reports)
+    if message is not None and options["fail_on_error"]:
+        module.fail_json(msg=message, **result)
     module.exit_json(**result)
-
-
-def counts(reports: list[dict[str, Any]]) -> dict[str, int]:
-    return dict(Counter(report["result"] for report in reports))
 
 
 if __name__ == "__main__":

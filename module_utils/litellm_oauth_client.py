@@ -1,27 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""The gateway's OAuth routes for the modules in library/: one request a method, every fault one sentence.
+"""The gateway's OAuth routes for the modules in library/, and the options that all of these share.
 
 Standard library and Ansible only: this runs on the target.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import socket
-import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import urlsplit
 
-from ansible.module_utils.urls import ConnectionError as UrlsConnectionError
-from ansible.module_utils.urls import open_url
+from ansible.module_utils.litellm_oauth_http import Address, GatewayError, Http
 
 PREFIX = "/auth/claude/oauth"
 PAGE = 500
-MAX_ANSWER_BYTES = 8 * 1024 * 1024
+MAX_TIMEOUT = 3600
+MAX_USER_LENGTH = 255
+ANSWER_LOST = "answer_lost"
 
 CONNECTION_OPTIONS: dict[str, dict[str, Any]] = {
     "gateway_url": {"type": "str", "default": "http://127.0.0.1:4000"},
@@ -36,71 +34,88 @@ CONNECTION_RULES: dict[str, Any] = {
     "required_one_of": [("api_key", "api_key_file")],
 }
 
-
-class GatewayError(Exception):
-    """What went wrong and what to do; ``code`` is the gateway's word for it, ``status`` the HTTP status."""
-
-    def __init__(self, message: str, code: str = "", status: int = 0, retry_after: int | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.code = code
-        self.status = status
-        self.retry_after = retry_after
+# What a status must have, and what it may have. Anything else is dropped, so that no result can hold a token.
+_NEEDED: dict[str, type] = {"user_id": str, "authenticated": bool, "status": str, "generation": int}
+_ALSO = (
+    "expires_at",
+    "expires_in",
+    "refresh_expires_at",
+    "scopes",
+    "account",
+    "refresh_count",
+    "has_refresh_token",
+    "last_error",
+    "next_attempt_at",
+    "updated_at",
+    "source",
+)
 
 
 class Gateway:
     """The routes that the modules use. Every method raises GatewayError."""
 
-    def __init__(
-        self, url: str, key: str, *, timeout: int, validate_certs: bool = True, ca_path: str | None = None
-    ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise GatewayError(f"gateway_url is {url!r}: give a whole URL, such as http://127.0.0.1:4000.")
-        if timeout < 1:
-            raise GatewayError(f"timeout is {timeout}: give seconds above 0.")
-        self._url = url.rstrip("/")
-        self._key = key
-        self._timeout = timeout
-        self._validate_certs = validate_certs
-        self._ca_path = ca_path
+    def __init__(self, address: Address) -> None:
+        self._http = Http(address)
 
     @classmethod
-    def from_options(cls, options: dict[str, Any]) -> Gateway:
-        """The gateway that a module's CONNECTION_OPTIONS name."""
-        key = options["api_key"] or _key_in(options["api_key_file"])
-        return cls(
-            options["gateway_url"],
-            key,
-            timeout=options["timeout"],
-            validate_certs=options["validate_certs"],
-            ca_path=options["ca_path"],
-        )
+    def from_module(cls, module: Any) -> Gateway:
+        """The gateway that the CONNECTION_OPTIONS of a module name. Its key is kept out of all output."""
+        options = module.params
+        url = _checked_url(options["gateway_url"])
+        if not 1 <= options["timeout"] <= MAX_TIMEOUT:
+            raise GatewayError(f"timeout is {options['timeout']}: give seconds from 1 to {MAX_TIMEOUT}.")
+        ca_path = options["ca_path"]
+        if ca_path is not None and not Path(ca_path).is_file():
+            raise GatewayError(f"ca_path {ca_path} is no file on this host. Name one with CA certificates.")
+        if options["api_key_file"] is not None:
+            key = _key_in(options["api_key_file"])
+            module.no_log_values.add(key)
+        else:
+            key = _checked_key(options["api_key"], "api_key does")
+        return cls(Address(url, key, options["timeout"], options["validate_certs"], ca_path))
 
     def health(self) -> dict[str, Any]:
-        return self._call("GET", "/health")
+        """``{"status", "database"}``; needs no login."""
+        answer = self._call("GET", "/health")
+        if not isinstance(answer.get("status"), str):
+            raise self._http.foreign("a health report without a status")
+        return answer
 
     def status(self, user: str) -> dict[str, Any]:
-        return self._call("GET", "/status", {"user_id": user})
+        status = self._status(self._call("GET", "/status", {"user_id": user}))
+        if status["user_id"] != user:
+            raise self._http.foreign("with somebody else's login")
+        return status
 
     def statuses(self) -> Iterator[dict[str, Any]]:
         """Every user's status, page by page."""
         after: str | None = None
         while True:
-            query = {"limit": str(PAGE), **({"after": after} if after else {})}
+            query = {"limit": str(PAGE)}
+            if after is not None:
+                query["after"] = after
             page = self._call("GET", "/users", query)
-            yield from page["users"]
-            following = page["next"]
+            users, following = page.get("users"), page.get("next")
+            if not isinstance(users, list) or not (following is None or isinstance(following, str)):
+                raise self._http.foreign("a list of users in another shape")
+            for one in users:
+                yield self._status(one)
             if following is None:
                 return
             if following == after:
-                raise GatewayError(
-                    "The gateway's list of users does not end: its pages repeat. Look at its log."
-                )
+                raise self._http.foreign("a list of users whose pages repeat")
             after = following
 
     def start(self, user: str, *, force: bool) -> dict[str, Any]:
-        return self._call("GET", "/start", {"user_id": user, **({"force": "true"} if force else {})})
+        """``{"authorization_url", "state", "expires_in", …}`` of a new login."""
+        query = {"user_id": user}
+        if force:
+            query["force"] = "true"
+        answer = self._call("GET", "/start", query)
+        url = answer.get("authorization_url")
+        if not isinstance(url, str) or not re.fullmatch(r"https?://[!-~]+", url):
+            raise self._http.foreign("a login without an address to open")
+        return answer
 
     def exchange(self, user: str, code: str) -> dict[str, Any]:
         return self._call("POST", "/exchange", {"user_id": user}, {"code": code})
@@ -114,96 +129,64 @@ class Gateway:
     def logout(self, user: str) -> dict[str, Any]:
         return self._call("POST", "/logout", {"user_id": user}, {})
 
+    def change(
+        self, act: Callable[[], dict[str, Any]], before: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Do ``act`` and read the user's login back: the answer ({} where it was lost) and the new status.
+
+        Where the answer was lost, what is stored decides: GatewayError unless the generation rose.
+        """
+        user = before["user_id"]
+        try:
+            answer = act()
+        except GatewayError as error:
+            if not error.uncertain:
+                raise
+            after = self._status_after(user, error)
+            if after["generation"] > before["generation"]:
+                return {}, after
+            # The gateway is there; only this request had no answer.
+            raise GatewayError(error.message, ANSWER_LOST, error.status, error.retry_after) from None
+        return answer, self.status(user)
+
     def _call(
         self, method: str, path: str, query: dict[str, str] | None = None, body: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        url = self._url + PREFIX + path + ("?" + urlencode(query) if query else "")
-        headers = {"Authorization": "Bearer " + self._key, "Accept": "application/json"}
-        data = None
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-            data = json.dumps(body).encode()
-        try:
-            response = open_url(
-                url,
-                data=data,
-                headers=headers,
-                method=method,
-                timeout=self._timeout,
-                validate_certs=self._validate_certs,
-                ca_path=self._ca_path,
-                # A redirect would carry the key to another address.
-                follow_redirects="none",
-            )
-            status, raw = response.getcode(), response.read(MAX_ANSWER_BYTES + 1)
-        except HTTPError as error:
-            raise self._refused(error) from None
-        except (URLError, UrlsConnectionError, OSError, ValueError) as error:
-            raise GatewayError(self._unreachable(error)) from None
-        answer = _object(raw)
-        if status != 200 or answer is None:
-            raise GatewayError(self._foreign(f"HTTP {status}"))
+        answer: dict[str, Any] = self._http.call(method, PREFIX + path, query, body)
         return answer
 
-    def _refused(self, error: HTTPError) -> GatewayError:
+    def _status_after(self, user: str, lost: GatewayError) -> dict[str, Any]:
         try:
-            answer = _object(error.read(MAX_ANSWER_BYTES))
-        except OSError:
-            answer = None
-        detail = answer.get("error") if answer else None
-        if not isinstance(detail, dict) or not isinstance(detail.get("message"), str):
-            return GatewayError(self._foreign(f"HTTP {error.code}"), status=error.code)
-        message = detail["message"].strip()
-        if error.code == 401 and detail.get("code") == "invalid_api_key":
-            message += " (api_key or api_key_file of this task)"
-        wait = error.headers.get("Retry-After", "")
-        retry_after = int(wait) if wait.isdigit() else None
-        if retry_after is not None and "again" not in message:
-            message += f" Try again in {retry_after} s."
-        return GatewayError(message, str(detail.get("code") or ""), error.code, retry_after)
+            return self.status(user)
+        except GatewayError:
+            message = f"{lost.message} Whether it was carried out for {user} is unknown: ask for the status."
+            raise GatewayError(message, lost.code, lost.status, lost.retry_after, uncertain=True) from None
 
-    def _foreign(self, what: str) -> str:
-        return (
-            f"{self._url} answered {what}, which is no answer of the gateway's OAuth module. "
-            "Is gateway_url right, and has the gateway finished starting?"
+    def _status(self, value: Any) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self._http.foreign("a status in another shape")
+        for name, kind in _NEEDED.items():
+            if not isinstance(value.get(name), kind):
+                raise self._http.foreign(f"a status without {name}")
+        left = value.get("expires_in")
+        if not (left is None or isinstance(left, (int, float))):
+            raise self._http.foreign("a status without expires_in")
+        return {**{name: value[name] for name in _NEEDED}, **{name: value.get(name) for name in _ALSO}}
+
+
+def check_user(user: str | None) -> None:
+    """Refuse what is no user id before anything is sent. Raises GatewayError."""
+    if user is None:
+        return
+    if not user or len(user) > MAX_USER_LENGTH or not user.isprintable() or user != user.strip():
+        raise GatewayError(
+            f"user is {user[:80]!r}: give 1 to {MAX_USER_LENGTH} printable characters, no space at the ends.",
+            "invalid_input",
         )
-
-    def _unreachable(self, error: Exception) -> str:
-        reason = error.reason if isinstance(error, URLError) else error
-        if isinstance(reason, ConnectionRefusedError):
-            return f"Nothing listens at {self._url}. Is the gateway running, and gateway_url right?"
-        if isinstance(reason, socket.gaierror):
-            return f"The name in {self._url} is not known here. Is gateway_url right?"
-        if isinstance(reason, ssl.SSLError) or "CERTIFICATE" in str(reason).upper():
-            return (
-                f"TLS with {self._url} failed ({_short(reason)}). Set ca_path to the CA of its certificate."
-            )
-        if isinstance(reason, TimeoutError) or "timed out" in str(reason):
-            return f"{self._url} did not answer within {self._timeout} s. Look at its log, or raise timeout."
-        return f"{self._url} cannot be reached ({_short(reason)}). Is gateway_url right?"
-
-
-def check_code(text: str) -> None:
-    """Refuse what cannot be a login's code before anything is sent. Raises GatewayError.
-
-    Taken are the bare code, ``code#state`` and the whole redirect URL; the gateway matches the state.
-    """
-    cleaned = text.strip().strip("\"'`").strip()
-    mend = "Paste the code, code#state, or the whole address of the page that shows it."
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", cleaned):
-        parts = urlsplit(cleaned)
-        parameters = {**parse_qs(parts.fragment), **parse_qs(parts.query)}
-        if "error" in parameters:
-            raise GatewayError(
-                "The provider ended the login, or consent was refused. Start a new login and approve it."
-            )
-        cleaned = parameters.get("code", [""])[0]
-    if not re.fullmatch(r"[\x21-\x7e]{1,8192}", cleaned) or cleaned.startswith("#"):
-        raise GatewayError("No authorization code was found in the text of `code`. " + mend)
 
 
 def brief(status: dict[str, Any]) -> dict[str, Any]:
-    """What a diff and a result show of a status: what a login or a refresh changes."""
+    """What a result shows of a status: what a login or a refresh changes."""
     return {name: status[name] for name in ("user_id", "status", "generation", "expires_at", "expires_in")}
 
 
@@ -217,28 +200,41 @@ def difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     return {"before": lines(before), "after": lines(after), "before_header": header, "after_header": header}
 
 
-def _object(raw: bytes) -> dict[str, Any] | None:
+def foretold(before: dict[str, Any], status: str) -> dict[str, Any]:
+    """The status that check mode expects after a change to ``status``."""
+    expires_at = None if status == "logged_out" else "(set by the provider)"
+    return {**before, "status": status, "generation": before["generation"] + 1, "expires_at": expires_at}
+
+
+def _checked_url(text: str) -> str:
+    mend = "give the gateway's address, such as http://127.0.0.1:4000 or https://gateway.example.com/prefix."
     try:
-        value = json.loads(raw)
+        parts = urlsplit(text)
+        sound = parts.hostname and parts.port != 0
     except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
+        sound = False
+    if not sound or parts.scheme not in ("http", "https") or not re.fullmatch(r"[!-~]+", text):
+        raise GatewayError(f"gateway_url is {text!r}: {mend}")
+    if parts.username is not None or parts.query or parts.fragment:
+        # The value may hold a password, so it is not shown.
+        raise GatewayError(f"gateway_url holds more than an address (its value is not shown): {mend}")
+    return text.rstrip("/")
+
+
+def _checked_key(key: str, what: str) -> str:
+    if not re.fullmatch(r"[!-~]+", key):
+        raise GatewayError(f"{what} not hold one key on one line. Its value is not shown.")
+    return key
 
 
 def _key_in(path: str) -> str:
     try:
         with open(path, encoding="utf-8") as file:
-            key = file.read().strip()
+            text = file.read(65536)
     except (OSError, UnicodeDecodeError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else "not text"
         raise GatewayError(
             f"api_key_file {path} cannot be read on this host ({reason}). Name the file that holds the "
             "gateway's key, and run with become where only root may read it."
         ) from None
-    if not re.fullmatch(r"[\x21-\x7e]+", key):
-        raise GatewayError(f"api_key_file {path} does not hold one key on one line.")
-    return key
-
-
-def _short(reason: object) -> str:
-    return re.sub(r"\s+", " ", str(reason))[:200]
+    return _checked_key(text.strip(), f"api_key_file {path} does")
