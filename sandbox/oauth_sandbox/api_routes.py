@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -84,6 +85,10 @@ async def _serve(request: Request, answer: Answer) -> Response:
         )
     else:
         fault = sandbox.faults.take("messages", lambda: call.account)
+        if fault is not None:
+            # many faults strike before the body is read, and the record shall tell what was asked all the same
+            with suppress(ApiError):
+                _note(call, parse_document(body))
         response = await faults.answer(fault, effect, sandbox.drop)
     # An answer that never reaches the client is recorded with status 0.
     status = 0 if isinstance(response, faults.Broken) else response.status_code

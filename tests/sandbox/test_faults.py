@@ -27,7 +27,9 @@ def test_any_error_status_can_be_had_from_the_api(client: OAuthClient, status: i
     client.provider.fault("messages", "status", status=status)
     answer = client.ask(token)
     assert (answer.status_code, answer.json()["type"]) == (status, "error")
-    assert client.provider.requests()[-1]["status"] == status
+    record = client.provider.requests()[-1]
+    assert (record["status"], record["account"]) == (status, "alice")
+    assert record["model"] == "claude-sonnet-4-20250514"
     assert client.ask(token).status_code == 200
 
 
@@ -66,6 +68,7 @@ def test_a_stream_can_be_cut_in_the_middle(client: OAuthClient) -> None:
         with pytest.raises(httpx.RemoteProtocolError):  # noqa: PT012 (what came before it counts)
             for piece in answer.iter_raw():
                 received += piece
+    assert client.provider.requests()[-1]["status"] == 0
     assert received.startswith(b"event: message_start")
     assert b"message_stop" not in received
 
