@@ -86,7 +86,7 @@ async def _serve(request: Request, answer: Answer) -> Response:
     else:
         fault = sandbox.faults.take("messages", lambda: call.account)
         if fault is not None:
-            # many faults strike before the body is read, and the record shall tell what was asked all the same
+            # many faults strike before the body is read, and the record tells what was asked all the same
             with suppress(ApiError):
                 _note(call, parse_document(body))
         response = await faults.answer(fault, effect, sandbox.drop)
