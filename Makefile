@@ -46,7 +46,7 @@ test: $(VENV)/dev ## the whole test suite
 	@tests/run all
 
 .PHONY: lock
-lock: ## resolve requirements/*.in anew, with hashes
+lock: $(VENV)/dev ## resolve requirements/*.in anew, with hashes
 	@for file in requirements/control requirements/dev requirements/gateway requirements/gateway-build images/sandbox/requirements; do \
 	  echo "locking $$file.txt"; \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \

@@ -80,6 +80,9 @@ class Refresher:
         """
         while True:
             joined = self._flights.get(user)
+            if joined is not None and joined[0].done():
+                # It ended this very moment and is still to be forgotten. To wait for it would not even yield.
+                joined = None
             flight, urgency = joined or self._fly_alone(user, self._fly(user, need), need.urgency)
             try:
                 result = await asyncio.shield(flight)

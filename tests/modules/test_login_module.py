@@ -115,7 +115,9 @@ def test_somebody_elses_state_is_refused(module: RunModule, gateway: LiveGateway
     assert gateway.status("bob")["generation"] == 0
 
 
-@pytest.mark.parametrize("code", ["", "   ", "two words", "#only-a-state", "https://x.example/callback?state=s"])
+@pytest.mark.parametrize(
+    "code", ["", "   ", "two words", "#only-a-state", "https://x.example/callback?state=s"]
+)
 def test_a_malformed_code_fails_before_anything_is_sent(module: RunModule, code: str) -> None:
     result = module("login", user="alice", code=code, gateway_url="http://127.0.0.1:1")
     assert (result["failed"], result["error_code"]) == (True, "invalid_input")

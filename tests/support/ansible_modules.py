@@ -1,4 +1,4 @@
-"""The modules in library/, run in this process as Ansible runs them on a target: options in, one JSON object out."""
+"""The modules in library/, run in this process as Ansible runs them: options in, one JSON object out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routes on a real loopback port, with the real service behind them: for whatever speaks HTTP from outside."""
+"""The routes on a real loopback port, with the real service behind them, for what asks from outside."""
 
 from __future__ import annotations
 

@@ -42,7 +42,8 @@ def test_the_border_between_user_and_field_cannot_be_moved() -> None:
 
 @given(st.data())
 def test_a_value_with_any_changed_character_does_not_open(data: st.DataObject) -> None:
-    sealed = CIPHER.encrypt("a token", user="alice", field="access_token")
+    # What is drawn depends on the sealed value, so that has to be the same each time.
+    sealed = Cipher(KEY, random_bytes=bytes).encrypt("a token", user="alice", field="access_token")
     start = sealed.rindex(".") + 1
     at = data.draw(st.integers(start, len(sealed) - 2))
     new = data.draw(st.sampled_from("ABCabc019-_").filter(lambda c: c != sealed[at]))

@@ -280,6 +280,17 @@ async def test_a_token_in_doubt_serves_and_is_not_spent_while_it_is_valid(gatewa
     assert gateways.refreshes() == 0
 
 
+async def test_a_forced_refresh_does_not_wait_for_a_flight_that_has_just_failed(gateways: Gateways) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    # The flight has ended, and the callbacks that forget it have not run yet.
+    failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    failed.set_exception(CoolingDown("A less urgent refresh gave way.", retry_after=60))
+    service._refresher._flights["alice"] = (failed, 0)  # type: ignore[assignment]  # a future is enough here
+    outcome = await service.refresh("alice", force=True, actor=ACTOR)
+    assert (outcome.result, gateways.refreshes()) == ("refreshed", 1)
+
+
 async def test_a_token_in_doubt_is_tried_once_it_has_expired_and_audited(
     gateways: Gateways,
 ) -> None:
