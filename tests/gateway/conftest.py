@@ -14,10 +14,17 @@ from litellm_oauth.assembly import open_service
 from litellm_oauth.service import TokenService
 from litellm_oauth.settings import parse_settings
 from support.gateway import Configuration, Gateway, build_gateway
-from support.postgres import TestDatabase, database, migrated_template, postgres_server
+from support.postgres import TestDatabase, database, empty_database, migrated_template, postgres_server
 from support.sandbox import SandboxProvider, sandbox, sandbox_process
 
-__all__ = ["database", "migrated_template", "postgres_server", "sandbox", "sandbox_process"]
+__all__ = [
+    "database",
+    "empty_database",
+    "migrated_template",
+    "postgres_server",
+    "sandbox",
+    "sandbox_process",
+]
 
 
 @pytest.fixture
@@ -56,6 +63,12 @@ def command_environment(configuration: Configuration, byte_code: Path) -> dict[s
     kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
     source = str(Path(__file__).resolve().parents[2] / "src")
     return {**kept, "PYTHONPATH": source, "PYTHONPYCACHEPREFIX": str(byte_code), **configuration.environ}
+
+
+@pytest.fixture
+def empty_database_url(empty_database: TestDatabase) -> dict[str, str]:
+    """An environment whose database has no tables yet."""
+    return {"LITELLM_OAUTH_DATABASE_URL": empty_database.settings.url}
 
 
 @pytest.fixture

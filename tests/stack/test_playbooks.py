@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Callable, Iterator
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 
-from support.stack import ROOT, Stack, approve, log_out, stack_under_test, status
+from support.stack import Stack, approve, changed, log_out, playbook, status
 
 USER = "playbook-user"
-
-
-def playbook(name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    extra = [f"--extra-vars={name}={value!r}" for name, value in variables.items()]
-    command = ["ansible-playbook", "-i", stack_under_test().inventory, name, *extra, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-
-
-def changed(result: subprocess.CompletedProcess[str]) -> int:
-    (count,) = re.findall(r"changed=(\d+)", result.stdout)
-    return int(count)
 
 
 @pytest.fixture(autouse=True)

@@ -50,7 +50,7 @@ def test_fifty_requests_on_an_expired_token_make_one_refresh(
 ) -> None:
     before = log_in(gateway, USER)
     calls = sandbox.get("/control/token-calls").json()["refresh_token"]["ok"]
-    assert stack.exec("db", "psql", "-U", "llmproxy", "-d", "litellm", "-c", EXPIRE).stdout == "UPDATE 1\n"
+    assert stack.sql(EXPIRE) == "UPDATE 1"
     with concurrent.futures.ThreadPoolExecutor(50) as pool:
         answers = list(pool.map(lambda _: chat(gateway).status_code, range(50)))
     after = status(gateway, USER)

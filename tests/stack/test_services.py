@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 
-from support.stack import Stack, docker
+from support.stack import Stack
 
 SERVICES = ["litellm", "db", "redis", "sandbox"]
 
 
-def inspect(stack: Stack, service: str) -> dict[str, Any]:
-    result: dict[str, Any] = json.loads(docker("inspect", stack.container(service)).stdout)[0]
-    return result
-
-
 @pytest.mark.parametrize("service", SERVICES)
 def test_runs_without_privileges(stack: Stack, service: str) -> None:
-    config = inspect(stack, service)
+    config = stack.inspect(service)
     host = config["HostConfig"]
     assert config["State"]["Running"]
     assert config["Config"]["User"].split(":")[0] not in ("", "0", "root")
@@ -34,12 +28,12 @@ def test_runs_without_privileges(stack: Stack, service: str) -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_root_file_system_is_read_only(stack: Stack, service: str) -> None:
-    assert stack.exec(service, "sh", "-c", "touch /probe").returncode != 0
+    assert stack.exec(service, "sh", "-c", "touch /probe").rc != 0
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_no_secret_shows_in_inspect_or_logs(stack: Stack, service: str) -> None:
-    shown = docker("inspect", stack.container(service)).stdout + stack.logs(service)
+    shown = json.dumps(stack.inspect(service)) + stack.logs(service)
     assert [name for name, value in stack.secrets().items() if value in shown] == []
 
 
@@ -47,7 +41,7 @@ def test_only_the_gateway_and_the_sandbox_are_published_and_on_loopback(stack: S
     published = {
         service: [binding["HostIp"] for ports in bindings.values() for binding in ports or []]
         for service in SERVICES
-        if (bindings := inspect(stack, service)["NetworkSettings"]["Ports"])
+        if (bindings := stack.inspect(service)["NetworkSettings"]["Ports"])
     }
     assert {service: hosts for service, hosts in published.items() if hosts} == {
         "litellm": ["127.0.0.1"],
@@ -56,10 +50,10 @@ def test_only_the_gateway_and_the_sandbox_are_published_and_on_loopback(stack: S
 
 
 def test_the_data_have_no_way_out(stack: Stack) -> None:
-    network = json.loads(docker("network", "inspect", f"{stack.name}_backend").stdout)[0]
+    network = stack.engine.networks.get(f"{stack.name}_backend").attrs
     assert network["Internal"]
     for service in ("db", "redis"):
-        assert list(inspect(stack, service)["NetworkSettings"]["Networks"]) == [f"{stack.name}_backend"]
+        assert list(stack.inspect(service)["NetworkSettings"]["Networks"]) == [f"{stack.name}_backend"]
 
 
 @pytest.mark.parametrize(("owner", "uid"), [("gateway", 10001), ("db", 999), ("redis", 10003)])
@@ -72,7 +66,7 @@ def test_secret_files_are_their_service_s_alone(stack: Stack, owner: str, uid: i
 
 
 def test_postgresql_is_17_and_answers_the_documents_commands(stack: Stack) -> None:
-    assert stack.exec("db", "pg_isready", "-U", "llmproxy", "-d", "litellm").returncode == 0
+    assert stack.exec("db", "pg_isready", "-U", "llmproxy", "-d", "litellm").rc == 0
     commands = {
         "SHOW server_version": "17.",
         'SELECT user_id, expires_at, refresh_count FROM "LiteLLM_ClaudeOAuthTokens";': "refresh_count",
@@ -80,7 +74,7 @@ def test_postgresql_is_17_and_answers_the_documents_commands(stack: Stack) -> No
     }
     for command, wanted in commands.items():
         result = stack.exec("db", "psql", "-U", "llmproxy", "-d", "litellm", "-c", command)
-        assert result.returncode == 0, result.stderr
+        assert result.rc == 0, result.stderr
         assert wanted in result.stdout
 
 
@@ -97,10 +91,10 @@ def test_redis_is_8_and_strangers_may_only_ping(stack: Stack) -> None:
 
 
 def test_redis_lets_the_gateway_reach_its_own_keys_only(stack: Stack) -> None:
-    login = 'redis-cli --no-auth-warning --user litellm --pass "$(cat /run/secrets/redis_password)" '
+    login = 'REDISCLI_AUTH="$(cat /run/secrets/redis_password)" redis-cli --no-auth-warning --user litellm '
 
     def run(command: str) -> str:
-        return stack.exec("redis", "sh", "-c", login + command).stdout.strip()
+        return str(stack.exec("redis", "sh", "-c", login + command).stdout).strip()
 
     assert run("set litellm_oauth:probe 1 ex 5") == "OK"
     assert run("get litellm_oauth:probe") == "1"

@@ -5,17 +5,22 @@ from __future__ import annotations
 import html
 import os
 import re
+import shlex
 import subprocess
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import docker
 import httpx
+import testinfra
+from testinfra.backend.base import CommandResult
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stack:
     """Names and addresses of one deployed stack."""
 
@@ -29,20 +34,45 @@ class Stack:
     def container(self, service: str) -> str:
         return f"{self.name}-{service}-1"
 
-    def exec(self, service: str, *command: str) -> subprocess.CompletedProcess[str]:
-        return docker("exec", self.container(service), *command)
+    def exec(self, service: str, *command: str) -> CommandResult:
+        """Run a command in a service's container, as ``docker exec`` does."""
+        return testinfra.get_host(f"docker://{self.container(service)}").run(shlex.join(command))
+
+    def sql(self, statement: str) -> str:
+        """Run a statement as the source documents do, through the container's own psql."""
+        result = self.exec("db", "psql", "-U", "llmproxy", "-d", "litellm", "-Atc", statement)
+        assert result.rc == 0, result.stderr
+        return str(result.stdout).strip()
+
+    @cached_property
+    def engine(self) -> docker.DockerClient:
+        return docker.from_env()
+
+    def inspect(self, service: str) -> dict[str, Any]:
+        """What everybody sees who may ask the engine."""
+        seen: dict[str, Any] = self.engine.api.inspect_container(self.container(service))
+        return seen
 
     def logs(self, service: str) -> str:
-        result = docker("logs", self.container(service))
-        return result.stdout + result.stderr
+        shown: bytes = self.engine.containers.get(self.container(service)).logs()
+        return shown.decode()
 
     def secrets(self) -> dict[str, str]:
         """Every secret of the stack, by name; for proving that it shows up nowhere."""
         return {file.name: file.read_text().strip() for file in (self.directory / "secrets/source").iterdir()}
 
 
-def docker(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["docker", *command], capture_output=True, text=True, timeout=60, check=False)
+def playbook(name: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a playbook of the kit against the stack under test."""
+    extra = [f"--extra-vars={name}={value!r}" for name, value in variables.items()]
+    command = ["ansible-playbook", "-i", stack_under_test().inventory, name, *extra, *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def changed(result: subprocess.CompletedProcess[str]) -> int:
+    """How many tasks say that they changed something."""
+    (count,) = re.findall(r"changed=(\d+)", result.stdout)
+    return int(count)
 
 
 def stack_under_test() -> Stack:

@@ -1,0 +1,69 @@
+"""site.yml on a stack that runs: what it takes over, and what it refuses because a login would be lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from support.stack import Stack, changed, log_in, log_out, playbook, status
+
+USER = "deployment-user"
+
+
+@pytest.fixture
+def login(gateway: httpx.Client) -> Iterator[int]:
+    """The generation of somebody who is logged in."""
+    yield int(log_in(gateway, USER)["generation"])
+    log_out(gateway, USER)
+
+
+def test_another_encryption_key_is_refused_and_the_one_in_use_is_kept(
+    stack: Stack, gateway: httpx.Client, login: int
+) -> None:
+    before = stack.secrets()
+    result = playbook("site.yml", litellm_oauth_encryption_key="0123456789abcdef" * 4)
+    assert result.returncode != 0
+    assert "would make all of them unreadable" in " ".join(result.stdout.split())
+    assert "0123456789abcdef" * 4 not in result.stdout
+    assert changed(result) == 0
+    assert stack.secrets() == before
+    assert status(gateway, USER)["status"] == "active"
+
+
+def test_a_new_database_password_is_taken_over_and_no_login_is_lost(
+    stack: Stack, gateway: httpx.Client, login: int
+) -> None:
+    password = "an-obviously-fake-password"
+    foretold = playbook("site.yml", "--check", postgres_password=password)
+    assert (foretold.returncode, changed(foretold)) == (0, 1), foretold.stdout
+    result = playbook("site.yml", "-v", postgres_password=password)
+    assert result.returncode == 0, result.stdout
+    assert password not in result.stdout
+    assert stack.secrets()["database_password"] == password
+    after = status(gateway, USER)
+    assert (after["status"], after["generation"]) == ("active", login)
+    assert changed(playbook("site.yml")) == 0
+
+
+def test_a_database_of_another_key_stops_the_deployment_before_the_gateway_is_replaced(
+    stack: Stack, gateway: httpx.Client, login: int
+) -> None:
+    """As after a restored backup: the key check of the database is not this key's."""
+    image = stack.inspect("litellm")["Config"]["Image"]
+    running = stack.inspect("litellm")["Id"]
+    other = "litellm-oauth/gateway:test"
+    stack.engine.images.get(image).tag(other)
+    rename = "UPDATE claude_oauth.key_checks SET key_id = translate(key_id, '{}', '{}')"
+    digits = "0123456789abcdef", "123456789abcdef0"
+    try:
+        stack.sql(rename.format(*digits))
+        result = playbook("site.yml", litellm_oauth_image=other)
+        assert result.returncode != 0
+        assert "put that key back" in " ".join(result.stdout.split())
+        assert stack.inspect("litellm")["Id"] == running
+        assert status(gateway, USER)["status"] == "active"
+    finally:
+        stack.sql(rename.format(*reversed(digits)))
+        stack.engine.images.remove(other)
