@@ -66,7 +66,11 @@ def playbook(name: str, *arguments: str, **variables: str) -> subprocess.Complet
     """Run a playbook of the kit against the stack under test."""
     extra = [f"--extra-vars={name}={value!r}" for name, value in variables.items()]
     command = ["ansible-playbook", "-i", stack_under_test().inventory, name, *extra, *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    # molecule asks for colours, which are in the way of whoever reads the output
+    plain = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
+    return subprocess.run(
+        command, cwd=ROOT, env=plain, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def changed(result: subprocess.CompletedProcess[str]) -> int:
