@@ -139,7 +139,7 @@ class Background:
             return pause
         counts = await refresh_due(self._refresher, self._buffer, self._actor)
         if counts.attempted:
-            _log.info("background pass: %s", counts)
+            _log.info("%d due: %d of them refreshed", counts.attempted, counts.refreshed)
         due_in = None if counts.stopped_early else await self._tokens.next_due_in(self._buffer)
         return pause if due_in is None else min(pause, max(SHORTEST_INTERVAL, due_in))
 

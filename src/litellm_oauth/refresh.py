@@ -205,7 +205,9 @@ class Refresher:
         self._clock.observe(claim.row.read_at)
         if claim.doubted_host is not None:
             _log.warning(
-                "an attempt of host %s is in doubt; its token is tried once more", claim.doubted_host
+                "an attempt of host %s for %s is in doubt; its token is tried once more",
+                claim.doubted_host,
+                user,
             )
             await self._note_doubt(claim, Note(actor, "refresh", user, "in_doubt_retry", claim.doubted_host))
         try:
@@ -267,6 +269,7 @@ class Refresher:
             await self._discard(before, grant)
             return await self._whoever_came_first(user)
         self._reader.remember(row, token, overtaken=reading.overtaken)
+        _log.info("refreshed the token of %s (generation %d)", user, row.generation)
         return Refreshed(token, refreshed=True)
 
     async def _save_late(self, claim: Claim, grant: Grant, sealed: Sealed, note: Note) -> None:
@@ -303,6 +306,7 @@ class Refresher:
         """Mark the login dead. False where a login or logout came first."""
         text = describe("invalid_grant", "the provider refused the stored refresh token")
         note = Note(actor, "refresh", claim.row.user_id, "reauth_required")
+        _log.warning("the provider refused the refresh token of %s: a new login is needed", claim.row.user_id)
         return await self._write(claim, "the end of a login", lambda: self._store.condemn(claim, text, note))
 
     async def _fail(self, claim: Claim, actor: Actor, error: ProviderError | Unreadable, wait: float) -> bool:
@@ -310,6 +314,7 @@ class Refresher:
         reason = getattr(error, "reason", None) or getattr(error, "error", None) or error.code
         note = Note(actor, "refresh", claim.row.user_id, error.code, reason)
         text = describe(reason, error.message)
+        _log.warning("the token of %s was not refreshed: %s", claim.row.user_id, text)
         return await self._write(claim, "a failed refresh", lambda: self._store.fail(claim, text, wait, note))
 
     async def _write(self, claim: Claim, what: str, step: Callable[[], Awaitable[bool]]) -> bool:

@@ -253,8 +253,9 @@ class TokenService:
                 await self._refresher.ensure(user, need)
             except CoolingDown as error:
                 entry.quiet_until = now + error.retry_after
-            except LitellmOAuthError as error:
-                _log.warning("a refresh in the background failed: %s", error.code)
+            except LitellmOAuthError:
+                # Written down where it happened; the next request or pass tries again.
+                return
 
         self._task(refresh())
 
@@ -263,6 +264,7 @@ class TokenService:
             row = await self._login.complete(user, code_input, state, actor)
         self._clock.observe(row.read_at)
         self._reader.remember(row, self._vault.open_access(row), overtaken=reading.overtaken)
+        _log.info("%s logged in (generation %d)", user, row.generation)
         return self._status(user, row)
 
     async def _log_out(self, user: str, actor: Actor) -> LogoutOutcome:
@@ -271,6 +273,7 @@ class TokenService:
         if tombstone is None:
             row = await self._tokens.load(user)
             return LogoutOutcome(user, False, None, row.generation if row is not None else 0)
+        _log.info("%s logged out (generation %d)", user, tombstone.generation)
         return LogoutOutcome(user, True, await self._revoke(user, tombstone), tombstone.generation)
 
     async def _revoke(self, user: str, tombstone: Tombstone) -> bool | None:

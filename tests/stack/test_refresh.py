@@ -71,3 +71,20 @@ def test_a_chat_after_expiry_goes_upstream_with_the_new_token(
     seen = [one for one in sandbox.get("/control/requests").json() if one["account"] == account]
     assert [one["status"] for one in seen] == [200, 200]
     assert seen[0]["token_sha256"] != seen[1]["token_sha256"]
+
+
+def test_the_log_tells_of_login_refresh_and_logout_and_shows_no_token(
+    stack: Stack, gateway: httpx.Client
+) -> None:
+    generation = int(log_in(gateway, USER)["generation"])
+    query = {"user_id": USER}
+    gateway.post("/auth/claude/oauth/refresh", params=query, json={"force": True}).raise_for_status()
+    log_out(gateway, USER)
+    log = stack.logs("litellm")
+    for said in (
+        f"{USER} logged in (generation {generation})",
+        f"refreshed the token of {USER} (generation {generation + 1})",
+        f"{USER} logged out (generation {generation + 2})",
+    ):
+        assert f"litellm_oauth INFO: {said}" in log
+    assert "sk-ant-" not in log

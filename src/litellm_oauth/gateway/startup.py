@@ -21,6 +21,7 @@ from ..settings import Settings, load_settings
 from .answers import UnknownKeyError
 from .hook import is_unknown_key, oauth_hook
 from .identity import Caller, caller_of
+from .log import write_to_log
 from .routes import Authenticate, build_router
 from .runtime import Runtime
 from .startup_failure import end_worker
@@ -37,18 +38,21 @@ _background: set[asyncio.Task[None]] = set()
 async def start() -> None:
     """Open the service, mount the routes before LiteLLM's, start the background refresh."""
     _resume_garbage_collection()
+    write_to_log()
     try:
         settings = load_settings()
         if settings.master_key:
             # LiteLLM wants it in its environment. Set here, no `docker inspect` and no process list show it.
             os.environ["LITELLM_MASTER_KEY"] = settings.master_key
         if not settings.enabled:
+            _log.info("the OAuth module is switched off (claude_oauth.enabled)")
             return
         service = await open_service(settings)
     except LitellmOAuthError as error:
         end_worker(error.message)
     oauth_hook.runtime.fill(Runtime(settings=settings, service=service))
     _mount(settings, service)
+    _log.info("the OAuth module is ready; logins for %s", settings.provider.issuer)
     if settings.auto_refresh:
         task = asyncio.create_task(service.run_background(), name="litellm_oauth background refresh")
         _background.add(task)
