@@ -108,6 +108,23 @@ users:
       description: Counts every change of the user's tokens; never goes back.
       type: int
       sample: 3
+    refresh_count:
+      description: How often this login was refreshed.
+      type: int
+      sample: 2
+    updated_at:
+      description: When the gateway changed what it stores of this login.
+      type: str
+      sample: "2026-11-23T08:00:00Z"
+    source:
+      description: Where the gateway read it, V(database) for instance.
+      type: str
+      sample: database
+    scopes:
+      description: What the login may be used for, in the provider's words.
+      type: list
+      elements: str
+      sample: ["user:inference", "user:profile"]
     account:
       description: What the provider says of the account.
       type: dict

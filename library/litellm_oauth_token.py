@@ -146,6 +146,8 @@ error_code:
   sample: invalid_api_key
 """
 
+import json
+import re
 from collections import Counter
 from shlex import quote
 from typing import Any
@@ -232,7 +234,7 @@ class Run:
 
     def _refresh(self, before: dict[str, Any]) -> tuple[str, str, dict[str, Any]]:
         user = before["user_id"]
-        if before["status"] == "reauth_required":
+        if before["status"] in ("reauth_required", "unreadable"):
             raise GatewayError(
                 f"The login of {user} cannot be refreshed any more ({reason(before)}). {how_to_log_in(user)}"
             )
@@ -240,6 +242,7 @@ class Run:
         if due is False:
             return "fresh", "Valid for long enough.", before
         if self._check_mode:
+            self._foretell_refusal(before)
             return "would_refresh", "Would be refreshed.", foretold(before, "active")
         answer, after = self._gateway.change(
             lambda: self._gateway.refresh(user, min_validity=self._min_validity, force=self._force), before
@@ -254,6 +257,20 @@ class Run:
                 f"The gateway says that it refreshed {user}, but the stored login did not change. Look at its log."
             )
         return "fresh", "Valid for long enough.", after
+
+    def _foretell_refusal(self, before: dict[str, Any]) -> None:
+        """Raise GatewayError where the gateway would not ask the provider."""
+        user = before["user_id"]
+        if before["has_refresh_token"] is False:
+            raise GatewayError(
+                f"The login of {user} came without a refresh token, so it cannot be refreshed. "
+                f"{how_to_log_in(user)}"
+            )
+        if before["status"] == "cooling_down" and not self._force:
+            raise GatewayError(
+                f"The provider is not asked again for {user} before {before['next_attempt_at']} "
+                f"({reason(before)})."
+            )
 
     def _is_due(self, before: dict[str, Any]) -> bool | None:
         """Whether a refresh is wanted; None where only the gateway can tell (never so in check mode)."""
@@ -293,11 +310,16 @@ class Run:
 
 def reason(status: dict[str, Any]) -> str:
     """Why a login is as it is, as far as the gateway tells."""
+    if status["status"] == "unreadable":
+        return "what is stored does not decrypt with the gateway's keys"
     return str(one_line(str(status["last_error"] or status["status"]))).rstrip(".")
 
 
 def how_to_log_in(user: str) -> str:
-    return f"Log in with `ansible-playbook oauth_login.yml -e user={quote(user)}`."
+    # Ansible would split name=value at a space and strip quotes; JSON is taken as it is.
+    plain = re.fullmatch(r"[A-Za-z0-9_.@+-]+", user)
+    extra = f"user={user}" if plain else quote(json.dumps({"user": user}, ensure_ascii=False))
+    return f"Log in with `ansible-playbook oauth_login.yml -e {extra}`."
 
 
 def failure(reports: list[dict[str, Any]]) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -61,12 +62,12 @@ class Gateway:
     def from_module(cls, module: Any) -> Gateway:
         """The gateway that the CONNECTION_OPTIONS of a module name. Its key is kept out of all output."""
         options = module.params
-        url = _checked_url(options["gateway_url"])
+        url = _checked_url(options["gateway_url"], module)
         if not 1 <= options["timeout"] <= MAX_TIMEOUT:
             raise GatewayError(f"timeout is {options['timeout']}: give seconds from 1 to {MAX_TIMEOUT}.")
         ca_path = options["ca_path"]
-        if ca_path is not None and not Path(ca_path).is_file():
-            raise GatewayError(f"ca_path {ca_path} is no file on this host. Name one with CA certificates.")
+        if ca_path is not None:
+            _check_ca(ca_path)
         if options["api_key_file"] is not None:
             key = _key_in(options["api_key_file"])
             module.no_log_values.add(key)
@@ -206,8 +207,12 @@ def foretold(before: dict[str, Any], status: str) -> dict[str, Any]:
     return {**before, "status": status, "generation": before["generation"] + 1, "expires_at": expires_at}
 
 
-def _checked_url(text: str) -> str:
+def _checked_url(text: str, module: Any) -> str:
     mend = "give the gateway's address, such as http://127.0.0.1:4000 or https://gateway.example.com/prefix."
+    if re.search("[@?#]", text):
+        # It may hold a password, so that the task's arguments in the result do not show it either.
+        module.no_log_values.add(text)
+        raise GatewayError(f"gateway_url holds more than an address (its value is not shown): {mend}")
     try:
         parts = urlsplit(text)
         sound = parts.hostname and parts.port != 0
@@ -215,10 +220,18 @@ def _checked_url(text: str) -> str:
         sound = False
     if not sound or parts.scheme not in ("http", "https") or not re.fullmatch(r"[!-~]+", text):
         raise GatewayError(f"gateway_url is {text!r}: {mend}")
-    if parts.username is not None or parts.query or parts.fragment:
-        # The value may hold a password, so it is not shown.
-        raise GatewayError(f"gateway_url holds more than an address (its value is not shown): {mend}")
     return text.rstrip("/")
+
+
+def _check_ca(path: str) -> None:
+    mend = "Name a file with CA certificates (PEM)."
+    if not Path(path).is_file():
+        raise GatewayError(f"ca_path {path} is no file on this host. {mend}")
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError as error:
+        why = "it holds none" if isinstance(error, ssl.SSLError) else os.strerror(error.errno or 0)
+        raise GatewayError(f"ca_path {path} cannot be used ({why}). {mend}") from None
 
 
 def _checked_key(key: str, what: str) -> str:

@@ -20,7 +20,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
 
 from ansible.module_utils.urls import ConnectionError as UrlsConnectionError
-from ansible.module_utils.urls import open_url
+from ansible.module_utils.urls import Request, make_context
 
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 # A gateway that restarts refuses connections for a moment; nothing was sent then, so asking again is safe.
@@ -77,6 +77,7 @@ class Http:
     def __init__(self, address: Address, sleep: Callable[[float], None] = time.sleep) -> None:
         self._address = address
         self._sleep = sleep
+        self._context: ssl.SSLContext | None = None
 
     def call(
         self, method: str, path: str, query: dict[str, str] | None = None, body: dict[str, Any] | None = None
@@ -119,22 +120,34 @@ class Http:
         if body is not None:
             headers["Content-Type"] = "application/json"
         deadline = time.monotonic() + address.timeout
-        response = open_url(
+        response = Request().open(
+            method,
             url,
             data=None if body is None else json.dumps(body).encode(),
             headers=headers,
-            method=method,
             timeout=address.timeout,
-            validate_certs=address.validate_certs,
-            ca_path=address.ca_path,
+            context=self._tls(),
             # A redirect would carry the key to another address, a proxy sees no loopback, and a netrc file
             # would put its own credentials in the key's place.
             follow_redirects="none",
             use_proxy=not address.is_loopback,
             use_netrc=False,
+            # Answers are small, and a broken compression would raise errors that are no OSError.
+            decompress=False,
         )
         with response:
             return int(response.getcode()), _read(response, deadline)
+
+    def _tls(self) -> ssl.SSLContext:
+        """Made once, and for https only: to read the CA certificates takes longer than a request."""
+        if self._context is None:
+            address = self._address
+            if urlsplit(address.url).scheme == "https":
+                self._context = make_context(cafile=address.ca_path, validate_certs=address.validate_certs)
+            else:
+                # Left out, Ansible would make one for each request. It trusts nobody.
+                self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        return self._context
 
     def _refused(self, error: HTTPError) -> GatewayError:
         try:
@@ -218,7 +231,8 @@ def _read(response: Any, deadline: float) -> bytes:
     """The whole body. Raises TimeoutError where it comes too slowly, ValueError where it is too long."""
     received = bytearray()
     while True:
-        chunk = response.read(65536)
+        # read() would wait for all of it, each piece with the whole time-out again.
+        chunk = response.read1(65536)
         if not chunk:
             return bytes(received)
         received += chunk

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 
-from support.ansible_modules import Result
-from support.live_gateway import LiveGateway
+from modules.stranger import Asked, Stranger, passed_on
+from support.ansible_modules import Result, documented, run
+from support.live_gateway import MASTER_KEY, LiveGateway
 from support.sandbox import SandboxProvider
 
 RunModule = Callable[..., Result]
@@ -118,15 +119,15 @@ def test_somebody_elses_state_is_refused(module: RunModule, gateway: LiveGateway
 @pytest.mark.parametrize(
     "code", ["", "   ", "two words", "#only-a-state", "https://x.example/callback?state=s"]
 )
-def test_a_malformed_code_fails_before_anything_is_sent(module: RunModule, code: str) -> None:
-    result = module("login", user="alice", code=code, gateway_url="http://127.0.0.1:1")
+def test_a_malformed_code_fails_before_anything_is_sent(unsent: RunModule, code: str) -> None:
+    result = unsent("login", user="alice", code=code)
     assert (result["failed"], result["error_code"]) == (True, "invalid_input")
     assert "`code`" in result["msg"]
 
 
-def test_refused_consent_is_told_before_anything_is_sent(module: RunModule) -> None:
+def test_refused_consent_is_told_before_anything_is_sent(unsent: RunModule) -> None:
     address = "https://x.example/callback?error=access_denied&state=s"
-    result = module("login", user="alice", code=address, gateway_url="http://127.0.0.1:1")
+    result = unsent("login", user="alice", code=address)
     assert (result["failed"], result["error_code"]) == (True, "code_rejected")
     assert "Start a new login" in result["msg"]
 
@@ -142,8 +143,8 @@ def test_a_provider_that_is_down_costs_no_pending_login(
 
 
 @pytest.mark.parametrize("user", ["", " alice", "al\tice", "a" * 256])
-def test_a_malformed_user_fails_before_anything_is_sent(module: RunModule, user: str) -> None:
-    result = module("login", user=user, gateway_url="http://127.0.0.1:1")
+def test_a_malformed_user_fails_before_anything_is_sent(unsent: RunModule, user: str) -> None:
+    result = unsent("login", user=user)
     assert result["failed"]
     assert result["msg"].startswith("user is ")
 
@@ -160,3 +161,22 @@ def test_a_code_that_is_too_short_to_be_one_garbles_no_message(module: RunModule
     result = module("login", user="alice", code="e")
     assert result["failed"]
     assert "**" not in result["msg"]
+
+
+def test_a_login_whose_answer_was_lost_is_settled_by_what_is_stored(
+    gateway: LiveGateway, stranger: Callable[..., Stranger]
+) -> None:
+    def loses_changes(asked: Asked) -> Iterable[bytes]:
+        answer = passed_on(asked, gateway.url)
+        return [] if asked.method == "POST" else [answer]
+
+    url, code = stranger(loses_changes).url, gateway.code("alice")
+    result = run("login", user="alice", code=code, gateway_url=url, api_key=MASTER_KEY)
+    assert (result["changed"], result["after"]["generation"]) == (True, 1)
+
+
+def test_every_returned_value_is_documented(module: RunModule, gateway: LiveGateway) -> None:
+    started = module("login", user="alice")
+    completed = module("login", user="alice", code=gateway.code("alice"))
+    returned = documented("login", "RETURN")
+    assert (started.keys() | completed.keys()) - {"changed", "diff", "invocation"} <= returned.keys()

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
 import uvicorn
 
 from litellm_oauth.assembly import open_service
@@ -18,7 +17,7 @@ from litellm_oauth.service import TokenService
 from litellm_oauth.settings import Settings
 
 from .gateway import build_gateway
-from .sandbox import SandboxProvider
+from .sandbox import SandboxProvider, http_client
 
 MASTER_KEY = "sk-master"
 _START_SECONDS = 15.0
@@ -33,15 +32,9 @@ class LiveGateway:
 
     def call(self, method: str, path: str, *, json: object = None, **query: str) -> Any:
         """The JSON answer to a request with the master key."""
-        response = httpx.request(
-            method,
-            f"{self.url}/auth/claude/oauth{path}",
-            params=query,
-            json=json,
-            headers={"Authorization": f"Bearer {MASTER_KEY}"},
-            trust_env=False,
-            timeout=30,
-        )
+        headers = {"Authorization": f"Bearer {MASTER_KEY}"}
+        with http_client(base_url=f"{self.url}/auth/claude/oauth", headers=headers) as client:
+            response = client.request(method, path, params=query, json=json)
         assert response.status_code == 200, response.text
         return response.json()
 
@@ -67,12 +60,18 @@ def live_gateway(settings: Settings, sandbox: SandboxProvider) -> Iterator[LiveG
     app = build_gateway(lambda: opened[0], settings, sandbox).app
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
     failure: list[BaseException] = []
+    ends: list[Callable[[], object]] = []
 
     async def serve() -> None:
         service = await open_service(settings)
         opened.append(service)
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        loop = asyncio.get_running_loop()
+        # Cancelled, because its own way to end takes two tenths of a second, which every test would wait.
+        ends.append(lambda: loop.call_soon_threadsafe(serving.cancel))
         try:
-            await server.serve(sockets=[listener])
+            with suppress(asyncio.CancelledError):
+                await serving
         finally:
             await service.close()
 
@@ -89,7 +88,9 @@ def live_gateway(settings: Settings, sandbox: SandboxProvider) -> Iterator[LiveG
         _wait_for(server, thread, failure)
         yield LiveGateway(url, sandbox)
     finally:
-        server.should_exit = True
+        if thread.is_alive():
+            for end in ends:
+                end()
         thread.join(20)
         listener.close()
 
