@@ -294,6 +294,12 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(secure: Stranger) -> N
     assert secure.asked == []
 
 
+def test_a_refused_certificate_is_not_tried_again(secure: Stranger) -> None:
+    asking = http.Http(http.Address(secure.url, KEY), sleep=lambda pause: pytest.fail("it was tried again"))
+    with pytest.raises(http.GatewayError):
+        asking.call("GET", "/health")
+
+
 def test_ca_path_vouches_for_a_certificate(secure: Stranger, certificate: Path) -> None:
     assert ask(secure, user="alice", ca_path=str(certificate))["users"][0]["user_id"] == "alice"
 

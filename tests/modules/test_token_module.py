@@ -349,6 +349,16 @@ def test_a_provider_that_answers_in_between_is_not_given_up(
     assert "Not tried" not in str(result)
 
 
+def test_a_provider_that_refuses_in_between_is_not_given_up(
+    module: RunModule, gateway: LiveGateway, sandbox: SandboxProvider
+) -> None:
+    log_in(gateway, "a", "b", "c", "d", "e", seconds=SOON)
+    sandbox.revoke("c")
+    for account in ("a", "b", "d", "e"):
+        sandbox.fault("token", "status", status=503, account=account)
+    assert "Not tried" not in str(module("token", state="refreshed"))
+
+
 def test_a_gateway_that_goes_away_leaves_the_rest_not_tried(
     stranger: Callable[..., Stranger], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,14 +381,15 @@ def test_a_gateway_that_goes_away_leaves_the_rest_not_tried(
     assert "Whether it was carried out for alice is unknown" in reports(result)["alice"]["message"]
 
 
+@pytest.mark.parametrize("instead", [b"", reply("", "502 Bad Gateway"), reply("<html>")])
 def test_an_answer_that_was_lost_is_settled_by_what_is_stored(
-    gateway: LiveGateway, stranger: Callable[..., Stranger]
+    gateway: LiveGateway, stranger: Callable[..., Stranger], instead: bytes
 ) -> None:
     log_in(gateway, "alice", seconds=SOON)
 
     def loses_changes(asked: Asked) -> Iterable[bytes]:
         answer = passed_on(asked, gateway.url)
-        return [] if asked.method == "POST" else [answer]
+        return [instead if asked.method == "POST" else answer]
 
     result = run(
         "token", state="refreshed", user="alice", gateway_url=stranger(loses_changes).url, api_key=MASTER_KEY
@@ -411,6 +422,22 @@ def test_a_refresh_that_stored_nothing_is_no_success(stranger: Callable[..., Str
     assert "the stored login did not change" in result["msg"]
 
 
+def test_who_was_logged_out_while_being_refreshed_is_told(stranger: Callable[..., Stranger]) -> None:
+    changed: list[Asked] = []
+
+    def answer(asked: Asked) -> Iterable[bytes]:
+        if asked.method == "POST":
+            changed.append(asked)
+            return [reply({"result": "refreshed"})]
+        return [reply(login(status="logged_out", generation=3) if changed else login(status="due"))]
+
+    result = run(
+        "token", state="refreshed", user="alice", gateway_url=stranger(answer).url, api_key=MASTER_KEY
+    )
+    assert result["failed"]
+    assert result["msg"].startswith("alice was logged out meanwhile. Log in with ")
+
+
 # -- absent
 
 
@@ -430,8 +457,10 @@ def test_absent_logs_out_here_and_at_the_provider(
 def test_absent_a_second_time_changes_nothing(module: RunModule, gateway: LiveGateway) -> None:
     log_in(gateway, "alice", seconds=LATER)
     module("token", state="absent", user="alice")
-    result = module("token", state="absent", user="alice")
-    assert (result["changed"], results(result)) == (False, {"alice": "logged_out"})
+    for check in (True, False):
+        result = module("token", state="absent", user="alice", check=check)
+        assert (result["changed"], results(result)) == (False, {"alice": "logged_out"})
+        assert reports(result)["alice"]["message"] == "Was not logged in."
     assert gateway.status("alice")["generation"] == 2
 
 
@@ -458,6 +487,15 @@ def test_a_revocation_that_was_not_confirmed_is_told_and_the_user_is_logged_out(
     assert result["changed"]
     assert "did not confirm" in reports(result)["alice"]["message"]
     assert gateway.status("alice")["status"] == "logged_out"
+
+
+def test_a_logout_that_changed_nothing_is_no_success(stranger: Callable[..., Stranger]) -> None:
+    def claims(asked: Asked) -> Iterable[bytes]:
+        return [reply({"revoked": True} if asked.method == "POST" else login())]
+
+    result = run("token", state="absent", user="alice", gateway_url=stranger(claims).url, api_key=MASTER_KEY)
+    assert (result["failed"], result["changed"]) == (True, False)
+    assert "alice is still logged in" in result["msg"]
 
 
 # -- check mode
