@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
+
 from .errors import NotLoggedIn, ReauthRequired
 
 
 def how_to_log_in(user: str) -> str:
-    return f"`litellm claude login --user {user}` or `ansible-playbook oauth_login.yml -e user={user}`"
+    """The two commands, quoted so that they can be pasted."""
+    # Ansible splits name=value at spaces and strips quotes; JSON it takes as it is.
+    plain = re.fullmatch(r"[A-Za-z0-9_.@+-]+", user)
+    extra = f"user={user}" if plain else shlex.quote(json.dumps({"user": user}, ensure_ascii=False))
+    return f"`{how_to_log_in_here(user)}` or `ansible-playbook oauth_login.yml -e {extra}`"
+
+
+def how_to_log_in_here(user: str) -> str:
+    """The command inside the gateway's container."""
+    return f"litellm claude login --user {shlex.quote(user)}"
 
 
 def not_logged_in(user: str) -> NotLoggedIn:
@@ -29,5 +42,5 @@ def no_refresh_token(user: str) -> ReauthRequired:
 def refresh_is_off(user: str) -> ReauthRequired:
     return ReauthRequired(
         f"The access token of {user} can no longer be used and claude_oauth.auto_refresh is off. "
-        f"Run `litellm claude refresh --user {user}`, or log in again."
+        f"Run `litellm claude refresh --user {shlex.quote(user)}`, or log in again."
     )

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from modules.stranger import Answering, Stranger, running
 from support.ansible_modules import Result, run
 from support.live_gateway import MASTER_KEY, LiveGateway, live_gateway
 from support.postgres import TestDatabase, database, migrated_template, postgres_server
 from support.sandbox import SandboxProvider, sandbox, sandbox_process
 from support.service import Gateways
+from support.stranger import Answering, Stranger, running
 
 __all__ = ["database", "migrated_template", "postgres_server", "sandbox", "sandbox_process"]
 

@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from modules.stranger import Asked, Stranger, login, reply
 from support.ansible_modules import Result, run
+from support.stranger import Asked, Stranger, login, reply
 
 KEY = "sk-never-to-be-seen"
 HEALTHY = {"status": "ok", "database": True}

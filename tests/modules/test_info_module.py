@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from ansible.module_utils import litellm_oauth_client
 
-from modules.stranger import Stranger, reply
 from support.ansible_modules import Result, documented, run
 from support.live_gateway import MASTER_KEY, LiveGateway
 from support.sandbox import SandboxProvider
 from support.service import Gateways
+from support.stranger import Stranger, reply
 
 RunModule = Callable[..., Result]
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from modules.stranger import Asked, Stranger, passed_on
 from support.ansible_modules import Result, documented, run
 from support.live_gateway import MASTER_KEY, LiveGateway
 from support.sandbox import SandboxProvider
+from support.stranger import Asked, Stranger, passed_on
 
 RunModule = Callable[..., Result]
 

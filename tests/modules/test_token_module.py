@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from ansible.parsing.splitter import parse_kv
 
-from modules.stranger import Asked, Stranger, login, passed_on, reply
 from support.ansible_modules import Result, documented, run
 from support.live_gateway import MASTER_KEY, LiveGateway
 from support.postgres import TOKENS
 from support.sandbox import SandboxProvider
 from support.service import Gateways
+from support.stranger import Asked, Stranger, login, passed_on, reply
 
 RunModule = Callable[..., Result]
 # The gateway refreshes what has less than refresh_buffer left, 300 s where nobody says otherwise.

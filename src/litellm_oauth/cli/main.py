@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import select
+import shlex
 import socket
 import sys
 import time
@@ -155,7 +156,7 @@ def _actor() -> Actor:
 
 
 def _user_option(arguments: Arguments) -> str:
-    return "" if arguments.user == DEFAULT_USER else f" --user {arguments.user}"
+    return "" if arguments.user == DEFAULT_USER else f" --user {shlex.quote(arguments.user)}"
 
 
 def _print(arguments: Arguments, value: dict[str, Any], words: str) -> None:

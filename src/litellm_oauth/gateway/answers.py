@@ -24,6 +24,7 @@ from ..errors import (
     StorageUnavailable,
     Unreadable,
 )
+from ..messages import how_to_log_in_here
 
 # 503 tells a client to come again later; these are the errors that may pass without anybody's doing.
 _STATUS: tuple[tuple[type[LitellmOAuthError], int], ...] = (
@@ -53,11 +54,6 @@ _TYPES: Mapping[int, str] = {
     413: "invalid_request_error",
     429: "rate_limit_error",
 }
-
-_HOW_TO_LOG_IN = (
-    "Log in: GET {url}/auth/claude/oauth/start with this key, "
-    "or on the gateway: litellm claude login --user {user}"
-)
 
 
 class UnknownKeyError(LitellmOAuthError):
@@ -98,5 +94,8 @@ def chat_answer_for(error: LitellmOAuthError, *, user: str, public_url: str) -> 
     answer = answer_for(error)
     if not isinstance(error, NotLoggedIn | ReauthRequired):
         return answer
-    hint = _HOW_TO_LOG_IN.format(url=public_url.rstrip("/"), user=user)
+    hint = (
+        f"Log in: GET {public_url.rstrip('/')}/auth/claude/oauth/start with this key, "
+        f"or on the gateway: {how_to_log_in_here(user)}"
+    )
     return ErrorAnswer(401, f"{error.message.rstrip()} {hint}", answer.code)
