@@ -31,7 +31,8 @@ images: $(VENV)/control ## start the engine and build the images, nothing more
 	@ansible-playbook site.yml --tags images
 
 .PHONY: check
-check: lint unit ## the quick part of the tests, under a minute
+check: $(VENV)/dev ## the quick part of the tests, under a minute
+	@tests/run check
 
 .PHONY: lint
 lint: $(VENV)/dev ## ruff, mypy, ansible-lint and yamllint

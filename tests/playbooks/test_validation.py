@@ -21,7 +21,11 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("litellm_oauth_master_key", "hunter2-hunter2-hunter2", "litellm_oauth_master_key is malformed"),
     ("litellm_oauth_token_url", "provider.example.com", "litellm_oauth_token_url: give a whole URL"),
     ("litellm_oauth_token_body", "xml", "litellm_oauth_token_body"),
-    ("litellm_oauth_models", [{"name": "a", "model": "b", "api_key": "sk-pasted-key"}], "is neither `oauth`"),
+    (
+        "litellm_oauth_models",
+        [{"name": "a", "model": "b", "api_key": "sk-pasted-key"}, {"name": "c", "model": "d"}],
+        "is neither `oauth`",
+    ),
     (
         "litellm_oauth_allowed_api_bases",
         ["https://else.example.com"],
