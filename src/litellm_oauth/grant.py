@@ -21,6 +21,8 @@ MAX_EXPIRES_IN = 366 * 86_400
 MAX_RETRY_AFTER = 86_400.0
 # RFC 6750 §2.1: what an Authorization header can carry.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,16384}")
+# RFC 6749 A.4
+_SCOPE = re.compile(r"[!#-\[\]-~]{1,255}")
 # RFC 6749 A.12 allows more; nothing longer or odder is repeated in messages.
 _ERROR_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
 
@@ -49,13 +51,12 @@ def parse_grant(answer: Mapping[str, Any] | None) -> Grant:
         raise _garbage("holds a token that is not of the type Bearer")
     refresh_token = answer.get("refresh_token")
     usable = isinstance(refresh_token, str) and _TOKEN.fullmatch(refresh_token) is not None
-    scope = answer.get("scope")
     return Grant(
         access_token=access_token,
         refresh_token=refresh_token if usable else None,
         expires_in=_seconds(answer.get("expires_in")) or DEFAULT_EXPIRES_IN,
         refresh_expires_in=_seconds(answer.get("refresh_token_expires_in")),
-        scopes=tuple(scope.split()) if isinstance(scope, str) and scope.strip() else None,
+        scopes=_scopes(answer.get("scope")),
         account=_account(answer),
     )
 
@@ -97,13 +98,24 @@ def _seconds(value: object) -> int | None:
     return int(min(max(number, 1), MAX_EXPIRES_IN))
 
 
+def _scopes(scope: object) -> tuple[str, ...] | None:
+    """What was granted. A word that is no scope is left out: the tokens beside it are worth more."""
+    words = scope.split() if isinstance(scope, str) else []
+    return tuple(word for word in words if _SCOPE.fullmatch(word)) or None
+
+
+def _is_short_text(value: object) -> bool:
+    """Whether it can be stored and shown: no control characters, no halves of characters."""
+    return isinstance(value, str) and len(value) <= 320 and value.isprintable()
+
+
 def _account(answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Who consented: short texts out of ``account`` and ``organization``, nothing else that was sent."""
     found: dict[str, Any] = {}
     for part, names in (("account", ("uuid", "email_address")), ("organization", ("uuid", "name"))):
         given = answer.get(part)
         if isinstance(given, dict):
-            kept = {n: given[n] for n in names if isinstance(given.get(n), str) and len(given[n]) <= 320}
+            kept = {n: given[n] for n in names if _is_short_text(given.get(n))}
             if kept:
                 found[part] = kept
     return found or None

@@ -158,7 +158,10 @@ class LoginFlow:
                 await asyncio.sleep(pause)
         if row is None:
             await self._revoke(grant)
-            raise NoPendingLogin(f"This login of {login.user_id} was completed by another request meanwhile.")
+            raise NoPendingLogin(
+                f"This login of {login.user_id} was completed by another request meanwhile, or ended by a "
+                "logout. Ask for the status."
+            )
         return row
 
     async def _saved_before(self, login: PendingLogin, sealed: Sealed) -> TokenRow | None:

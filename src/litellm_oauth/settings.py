@@ -129,7 +129,7 @@ def parse_settings(section: Mapping[str, Any], environ: Mapping[str, str]) -> Se
         shared_default=top.boolean("shared_default", False),
         sandbox=sandbox,
         public_url=public_url,
-        allowed_api_bases=top.urls("allowed_api_bases"),
+        allowed_api_bases=top.urls("allowed_api_bases", secure=not sandbox),
         provider=_provider(top.section("provider"), sandbox),
         database=_database(env, faults, required=enabled and use_database),
         master_key=env.get("LITELLM_MASTER_KEY") or None,

@@ -158,10 +158,11 @@ class Section:
             self._check_url(key, value, secure)
         return value
 
-    def urls(self, key: str) -> tuple[str, ...]:
+    def urls(self, key: str, *, secure: bool = False) -> tuple[str, ...]:
+        """A list of URLs, each as in ``url``."""
         values = self.words(key, ())
         for value in values:
-            self._check_url(key, value, secure=False)
+            self._check_url(key, value, secure=secure)
         return tuple(value.rstrip("/") for value in values)
 
     def words(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:

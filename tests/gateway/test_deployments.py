@@ -91,6 +91,23 @@ def test_no_token_goes_to_another_provider() -> None:
         base_of(call("openai"))
 
 
+@pytest.mark.parametrize("provider", ["gigachat", "replicate", "openai", "Anthropic", 1, ["anthropic"]])
+def test_a_client_cannot_choose_the_provider(provider: object) -> None:
+    with pytest.raises(InvalidInput, match="chooses the provider itself"):
+        base_of(call("marked", custom_llm_provider=provider))
+
+
+@pytest.mark.parametrize("name", ["use_litellm_proxy", "use_xai_oauth"])
+def test_a_client_cannot_send_the_token_another_way(name: str) -> None:
+    with pytest.raises(InvalidInput, match="chooses the provider itself"):
+        base_of(call("marked", **{name: True}))
+
+
+@pytest.mark.parametrize("provider", [None, "", "anthropic"])
+def test_the_provider_that_is_meant_may_be_named(provider: str | None) -> None:
+    assert base_of(call("marked", custom_llm_provider=provider)) == HOME
+
+
 def test_a_deployment_without_an_address_is_pinned_to_the_providers_own() -> None:
     kwargs = {"model_info": {"id": "bare"}, "api_key": "oauth"}
     assert base_of(kwargs, ("https://api.anthropic.com",)) == "https://api.anthropic.com"

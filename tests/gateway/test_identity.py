@@ -8,7 +8,7 @@ from enum import StrEnum
 import pytest
 
 from litellm_oauth.errors import Forbidden, InvalidInput
-from litellm_oauth.gateway.identity import Caller, caller_of, user_to_act_for
+from litellm_oauth.gateway.identity import Caller, caller_of, named_in_header, user_to_act_for
 
 
 class Role(StrEnum):
@@ -91,3 +91,12 @@ def test_a_header_and_a_parameter_that_differ_are_refused() -> None:
 def test_an_empty_name_is_refused_and_does_not_mean_oneself() -> None:
     with pytest.raises(InvalidInput):
         user_to_act_for(Caller("default", is_admin=True), "")
+
+
+def test_a_header_names_a_user_once_and_in_ascii() -> None:
+    assert named_in_header([]) is None
+    assert named_in_header(["alice"]) == "alice"
+    with pytest.raises(InvalidInput, match="more than once"):
+        named_in_header(["alice", "bob"])
+    with pytest.raises(InvalidInput, match="beyond ASCII"):
+        named_in_header(["rv-\u00e9"])

@@ -66,6 +66,24 @@ def test_no_secret_is_shown_even_with_vvv(refused: subprocess.CompletedProcess[s
     assert [secret for secret in SECRETS if secret in refused.stdout + refused.stderr] == []
 
 
+def test_plain_http_for_tokens_and_keys_is_refused_outside_the_sandbox() -> None:
+    far = "http://10.1.2.3"
+    result = site(
+        {
+            "sandbox_enabled": False,
+            "litellm_oauth_token_url": f"{far}/token",
+            "litellm_oauth_gateway_url": f"{far}:4000",
+            "litellm_oauth_models": [{"name": "a", "model": "b", "api_base": far}],
+            "litellm_oauth_allowed_api_bases": [far],
+        }
+    )
+    assert result.returncode != 0
+    shown = " ".join(result.stdout.split())
+    fault = next(part for part in shown.split(" - ") if "would travel over plain http" in part)
+    for name in ("token_url", "gateway_url", "models", "allowed_api_bases"):
+        assert f"litellm_oauth_{name}" in fault
+
+
 def test_an_anonymous_api_is_refused_outside_loopback() -> None:
     result = site({"litellm_oauth_anonymous_api": True, "litellm_oauth_address": "192.0.2.1"})
     assert result.returncode != 0

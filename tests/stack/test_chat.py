@@ -191,6 +191,32 @@ def test_a_clients_own_key_in_the_body_is_refused(person: Person, path: str, ext
     assert len(person.seen()) == before
 
 
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/completions", "/openai/deployments/claude-haiku/chat/completions"]
+)
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"custom_llm_provider": "gigachat", "gigachat_auth_url": "http://127.0.0.1:9/steal"},
+        {"custom_llm_provider": "replicate"},
+        {"custom_llm_provider": "watsonx_text"},
+        {"custom_llm_provider": "openai"},
+        {"use_litellm_proxy": True},
+    ],
+    ids=lambda extra: str(next(iter(extra.values()))),
+)
+def test_a_client_cannot_have_its_token_sent_to_another_provider(
+    person: Person, path: str, extra: dict[str, object]
+) -> None:
+    """LiteLLM lets the body choose the provider, and some providers ignore the deployment's address."""
+    before = len(person.seen())
+    body = {"model": "claude-haiku", "messages": MESSAGES, "prompt": "Hello", "max_tokens": 9} | extra
+    answer = person.gateway.post(path, json=body, headers=person.headers)
+    assert answer.status_code == 400, answer.text
+    assert "chooses the provider itself" in answer.json()["error"]["message"]
+    assert len(person.seen()) == before
+
+
 def test_forged_fields_in_the_body_change_nothing(person: Person) -> None:
     forged = {"user_api_key_user_id": "default_user_id", "user_api_key_auth": {"user_id": "default_user_id"}}
     headers = {"headers": {"x-litellm-oauth-user": "somebody-else"}}

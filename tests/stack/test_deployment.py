@@ -38,9 +38,14 @@ def test_a_new_database_password_is_taken_over_and_no_login_is_lost(
     password = "an-obviously-fake-password"
     foretold = playbook("site.yml", "--check", postgres_password=password)
     assert (foretold.returncode, changed(foretold)) == (0, 1), foretold.stdout
+    # As if every statement were slow enough to be logged.
+    superuser = ("psql", "-U", "postgres", "-c")
+    slow = "ALTER ROLE postgres {} log_min_duration_statement"
+    assert stack.exec("db", *superuser, slow.format("SET") + " = 0").rc == 0
     result = playbook("site.yml", "-v", postgres_password=password)
     assert result.returncode == 0, result.stdout
-    assert password not in result.stdout
+    assert password not in result.stdout + stack.logs("db")
+    assert stack.exec("db", *superuser, slow.format("RESET")).rc == 0
     assert stack.secrets()["database_password"] == password
     after = status(gateway, USER)
     assert (after["status"], after["generation"]) == ("active", login)

@@ -169,6 +169,12 @@ def test_old_keys_are_separated_by_commas_or_lines() -> None:
     assert parse(environment=environment).encryption_keys_old == (KEY, other)
 
 
+def test_no_token_may_be_allowed_to_travel_over_plain_http() -> None:
+    open_base = {"allowed_api_bases": ["https://api.example.com", "http://api.example.com"]}
+    assert faults(open_base)[0].startswith("claude_oauth.allowed_api_bases: is plain http")
+    assert parse({"sandbox": True, **open_base}).allowed_api_bases == tuple(open_base["allowed_api_bases"])
+
+
 def test_plain_http_is_for_loopback_and_the_sandbox_only() -> None:
     plain = {"token_url": "http://login.example/oauth/token"}
     assert faults(None, plain)[0].startswith("claude_oauth.provider.token_url: is plain http")

@@ -279,3 +279,17 @@ async def test_a_revocation_sends_token_and_hint_and_counts_200_only() -> None:
     assert await provider(answering(503)).revoke(SECRET, "refresh_token") is False
     assert await provider(failing(httpx.ReadTimeout("x"))).revoke(SECRET, "refresh_token") is False
     assert await provider(answering(200), revoke_url=None).revoke(SECRET, "refresh_token") is None
+
+
+@pytest.mark.parametrize("odd", ["a\x00b", "\ud800", "x\x1b]0;title\x07", "two\nlines"])
+def test_what_cannot_be_stored_or_shown_is_left_out_and_costs_no_token(odd: str) -> None:
+    grant = parse_grant(
+        {
+            "access_token": "sk-ant-oat01-x",
+            "scope": f"user:inference {odd.split()[0]}",
+            "account": {"uuid": "u", "email_address": odd},
+            "organization": {"name": odd},
+        }
+    )
+    assert grant.account == {"account": {"uuid": "u"}}
+    assert set(grant.scopes or ()) <= {"user:inference", "two"}

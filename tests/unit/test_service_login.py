@@ -274,6 +274,23 @@ async def test_a_logout_takes_the_tokens_away_here_and_at_the_provider_and_can_b
     assert (never.was_logged_in, never.generation) == (False, 0)
 
 
+@pytest.mark.parametrize("logged_in", [True, False])
+async def test_a_logout_also_ends_the_logins_that_are_under_way(gateways: Gateways, logged_in: bool) -> None:
+    """Who is locked out does not come back with a code that was already on its way."""
+    service = await gateways.open()
+    if logged_in:
+        await gateways.log_in(service)
+    started = await service.start_login("alice", actor=ACTOR, again=True)
+    others = await service.start_login("bob", actor=ACTOR)
+    code = await asyncio.to_thread(gateways.sandbox.approve, started.authorization_url, "alice")
+    await service.logout("alice", actor=ACTOR)
+    with pytest.raises(NoPendingLogin):
+        await service.complete_login("alice", code, actor=ACTOR)
+    assert not (await service.status("alice")).authenticated
+    bobs = await asyncio.to_thread(gateways.sandbox.approve, others.authorization_url, "bob")
+    assert (await service.complete_login("bob", bobs, actor=ACTOR)).authenticated
+
+
 async def test_a_logout_that_the_provider_does_not_confirm_says_so(gateways: Gateways) -> None:
     service = await gateways.open()
     await gateways.log_in(service)

@@ -161,6 +161,16 @@ async def test_a_database_that_accepts_and_never_answers_holds_nobody_up_for_lon
         await database.close()
 
 
+async def test_a_statement_that_is_wrong_does_not_make_the_database_look_down(database: TestDatabase) -> None:
+    pool = Database(database.settings)
+    await pool.open()
+    for wrong in ("SELECT 1/0", "SELECT 'x'::int", "SELECT nothing"):
+        with pytest.raises(StorageUnavailable):
+            await pool.one(wrong)
+        assert not pool.down
+    await pool.close()
+
+
 async def test_a_start_with_another_key_stops_with_the_reason(gateways: Gateways) -> None:
     await gateways.open()
     with pytest.raises(SettingsError, match="CLAUDE_TOKEN_ENCRYPTION_KEYS_OLD") as caught:

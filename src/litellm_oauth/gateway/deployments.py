@@ -3,7 +3,8 @@
 The mark counts where the operator wrote it, in the deployment, never in what a client sent. Where a client
 sends an ``api_key`` or ``api_base`` of its own, LiteLLM builds a throw-away deployment (with
 ``original_model_id``); such a call is refused when it aims at a marked deployment or brings the mark along.
-The token's way is pinned, too: provider anthropic, address in ``allowed_api_bases``.
+The token's way is pinned, too: provider anthropic, whatever the client says, and an address in
+``allowed_api_bases``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from ..errors import Forbidden, InvalidInput
 MARK = "oauth"
 ANTHROPIC = "anthropic"
 DEFAULT_API_BASE = "https://api.anthropic.com"
+
+# What a body may hold that makes LiteLLM speak to another provider, at another address, with the token.
+_OTHER_WAYS = ("use_litellm_proxy", "use_xai_oauth")
 
 # Headers that would stand beside the user's token or take its place.
 _CREDENTIAL_HEADERS = frozenset(("authorization", "x-api-key", "api-key", "proxy-authorization"))
@@ -78,6 +82,13 @@ def _checked(
         raise Forbidden(
             "This model is set to api_key: oauth, but its provider is not anthropic, so no token is sent. "
             "Ask the operator to correct the model."
+        )
+    if kwargs.get("custom_llm_provider") not in (None, "", ANTHROPIC) or any(
+        kwargs.get(n) for n in _OTHER_WAYS
+    ):
+        raise InvalidInput(
+            "This gateway chooses the provider itself. Send none of custom_llm_provider, "
+            f"{', '.join(_OTHER_WAYS)}."
         )
     base = str(configured.get("api_base") or configured.get("base_url") or DEFAULT_API_BASE).rstrip("/")
     sent = {str(kwargs[name]).rstrip("/") for name in ("api_base", "base_url") if kwargs.get(name)}

@@ -20,7 +20,7 @@ from litellm.proxy._types import ProxyErrorTypes, ProxyException, UserAPIKeyAuth
 from ..errors import LitellmOAuthError
 from .answers import ErrorAnswer, UnknownKeyError, answer_for, chat_answer_for
 from .deployments import Deployment, api_base_of, is_marked, without_credentials
-from .identity import DEFAULT_USER, USER_HEADER, caller_of, user_to_act_for
+from .identity import DEFAULT_USER, USER_HEADER, caller_of, named_in_header, user_to_act_for
 from .runtime import Runtime, RuntimeSlot
 
 _log = logging.getLogger(__name__)
@@ -201,14 +201,15 @@ def _user_of(kwargs: Mapping[str, Any], runtime: Runtime) -> str:
         holder = metadata.get("user_api_key_auth")
         if isinstance(holder, UserAPIKeyAuth):
             caller = caller_of(holder, shared_default=runtime.settings.shared_default)
-            return user_to_act_for(caller, _header(metadata.get("headers"), USER_HEADER))
+            return user_to_act_for(caller, named_in_header(_header(metadata.get("headers"), USER_HEADER)))
     raise UnknownKeyError("Nobody stands behind this request, so no login can be used. Send a gateway key.")
 
 
-def _header(headers: object, name: str) -> str | None:
+def _header(headers: object, name: str) -> list[str]:
+    """All values of a header, whatever its case."""
     if not isinstance(headers, Mapping):
-        return None
-    return next((str(value) for key, value in headers.items() if str(key).lower() == name), None)
+        return []
+    return [str(value) for key, value in headers.items() if str(key).lower() == name]
 
 
 def _spare_others(kwargs: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ name another user, by the header ``x-litellm-oauth-user`` or, on our own routes,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,6 +82,21 @@ def user_to_act_for(caller: Caller, *named: str | None) -> str:
     if user != caller.user_id and not caller.is_admin:
         raise Forbidden("Only an administrator may act for another user. Leave the user out.")
     return user
+
+
+def named_in_header(values: Sequence[str]) -> str | None:
+    """The user that the header ``x-litellm-oauth-user`` names; ``values`` are all that the request has of it.
+
+    Raises InvalidInput where there are several, of which each reader would take another one, and for
+    characters beyond ASCII, which headers have no agreed form for (RFC 9110 §5.5).
+    """
+    if not values:
+        return None
+    if len(values) > 1:
+        raise InvalidInput(f"The header {USER_HEADER} is sent more than once; send it once.")
+    if not values[0].isascii():
+        raise InvalidInput(f"The header {USER_HEADER} holds characters beyond ASCII; send user_id instead.")
+    return values[0]
 
 
 def _role(holder: KeyHolder) -> str:

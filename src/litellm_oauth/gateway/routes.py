@@ -22,7 +22,7 @@ from ..service import TokenService
 from ..settings import Settings
 from . import bodies, openapi, views
 from .answers import ErrorAnswer, answer_for
-from .identity import ANONYMOUS, USER_HEADER, Caller, user_to_act_for
+from .identity import ANONYMOUS, USER_HEADER, Caller, named_in_header, user_to_act_for
 
 PREFIX = "/auth/claude/oauth"
 MAX_USERS = 1000
@@ -151,7 +151,8 @@ class _Api:
         caller = await self._caller(request, anonymous)
         values = bodies.parse_query(request.query_params.multi_items(), query)
         body = {} if fields is None else bodies.parse_object(await _read(request), fields)
-        user = user_to_act_for(caller, request.headers.get(USER_HEADER), values.get("user_id"))
+        named = named_in_header(request.headers.getlist(USER_HEADER))
+        user = user_to_act_for(caller, named, values.get("user_id"))
         origin = request.client.host if request.client else "unknown"
         name = "anonymous" if caller is ANONYMOUS else caller.user_id
         return _Call(user=user, actor=Actor(name=name, origin=origin), caller=caller, query=values, body=body)

@@ -23,6 +23,9 @@ _log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 4
 _FAULTS = (psycopg.Error, PoolTimeout, PoolClosed, TooManyRequests, TimeoutError, OSError)
 
+# What one statement got wrong says nothing about the database and must not make it look down for everybody.
+_OF_ONE_STATEMENT = (psycopg.DataError, psycopg.ProgrammingError, psycopg.IntegrityError)
+
 Connection = AsyncConnection[DictRow]
 
 
@@ -131,8 +134,9 @@ class Database:
             reason = describe(error)
             if not self.down:
                 _log.warning("the database did not answer: %s", reason)
-            self._failed_at = self._monotonic()
-            self._recovered_at = None
+            if not isinstance(error, _OF_ONE_STATEMENT):
+                self._failed_at = self._monotonic()
+                self._recovered_at = None
             raise StorageUnavailable(
                 f"The token database cannot be used now ({reason}). Try again soon, and look at the database "
                 "if it stays so.",

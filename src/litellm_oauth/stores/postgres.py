@@ -105,6 +105,10 @@ saved AS (
   RETURNING {_COLUMNS}),
 noted AS ({_NOTE} FROM saved)
 SELECT * FROM saved"""
+# Whoever is logged out does not come back with a code that was under way.
+_END_LOGINS = f"""UPDATE {LOGINS} SET used_at = clock_timestamp(), verifier_encrypted = NULL,
+    claimed_by = NULL, claimed_until = NULL
+  WHERE user_id = %(user)s AND used_at IS NULL"""
 _LOG_OUT = f"""
 WITH before AS (SELECT user_id, access_token_encrypted, refresh_token_encrypted FROM {TOKENS}
                 WHERE user_id = %(user)s FOR UPDATE),
@@ -114,6 +118,7 @@ gone AS (
     next_attempt_at = NULL, generation = t.generation + 1, {_END_ATTEMPT}, {_UPDATED}
   FROM before b WHERE t.user_id = b.user_id AND t.status <> 'logged_out'
   RETURNING t.generation, b.access_token_encrypted, b.refresh_token_encrypted),
+waiting AS ({_END_LOGINS}),
 noted AS ({_NOTE} FROM gone)
 SELECT * FROM gone"""
 _NEXT_DUE = f"""
