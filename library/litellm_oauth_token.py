@@ -168,8 +168,8 @@ DEFAULT_BUFFER = 300
 MAX_MIN_VALIDITY = 366 * 86400
 # A provider that fails so many users in a row is down: the others would only wait for it, too.
 PROVIDER_PATIENCE = 3
-# Faults of the gateway or of the key, not of one user.
-EVERYBODYS_FAULTS = (UNREACHABLE, "invalid_api_key")
+# Faults of the gateway, of its database or of the key, not of one user.
+EVERYBODYS_FAULTS = (UNREACHABLE, "invalid_api_key", "storage_unavailable")
 NAMED_IN_MESSAGE = 10
 
 

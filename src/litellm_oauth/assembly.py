@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
@@ -71,9 +72,10 @@ async def open_service(
         await check_key(tokens, cipher)
         logins = PostgresLogins(database)
         client = await resources.enter_async_context(
-            httpx.AsyncClient(transport=transport, trust_env=transport is None)
+            httpx.AsyncClient(transport=transport, trust_env=transport is None, cookies=_no_cookies())
         )
         authority_clock = AuthorityClock(clock)
+        authority_clock.observe(await tokens.now())
         provider = Provider(settings.provider, client, authority_clock.now)
         vault = Vault(cipher)
         memory = TokenMemory()
@@ -158,6 +160,11 @@ async def _open_database(
     await database.open()
     resources.push_async_callback(database.close)
     return database
+
+
+def _no_cookies() -> CookieJar:
+    """A jar that keeps nothing: what the provider sets for one user must not go out with another's token."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
 
 
 async def _end(task: asyncio.Task[None]) -> None:

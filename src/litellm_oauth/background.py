@@ -130,13 +130,16 @@ class Background:
             await asyncio.sleep(pause)
 
     async def _pass(self) -> float:
-        """One pass; returns the seconds until the next."""
-        await self._touch()
-        await self._logins.purge(REMEMBER)
+        """One pass; returns the seconds until the next. What is due comes first: it cannot wait."""
         # Replicas that started together drift apart.
         pause = INTERVAL * (0.8 + 0.4 * self._random())
-        if not self._auto_refresh:
-            return pause
+        if self._auto_refresh:
+            pause = await self._refresh(pause)
+        await self._touch()
+        await self._logins.purge(REMEMBER)
+        return pause
+
+    async def _refresh(self, pause: float) -> float:
         counts = await refresh_due(self._refresher, self._buffer, self._actor)
         if counts.attempted:
             _log.info("%d due: %d of them refreshed", counts.attempted, counts.refreshed)

@@ -13,7 +13,7 @@ SHORTEST_REST = 10.0
 LONGEST_REST = 60.0
 RATE_LIMITED = "rate_limited"
 # After these the refresh token may be used up although no answer came.
-MAYBE_SPENT = frozenset({"timeout", "answer_lost", "garbage"})
+MAYBE_SPENT = frozenset({"timeout", "answer_lost", "garbage", "server_error"})
 
 
 def rest_after(expires_in: float) -> float:

@@ -64,11 +64,6 @@ class Cipher:
         """The id of the key that encrypts: derived from the key, and tells nothing about it."""
         return self._current.key_id
 
-    @property
-    def key_ids(self) -> frozenset[str]:
-        """The ids of all keys that decrypt."""
-        return frozenset(self._keys)
-
     def encrypt(self, value: str, *, user: str, field: str) -> str:
         """Seal ``value`` for this user's ``field``."""
         nonce = self._random_bytes(NONCE_BYTES)

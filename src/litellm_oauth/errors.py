@@ -127,8 +127,8 @@ class ProviderUnavailable(ProviderError):
     """The provider gave no usable answer. It says nothing about the token that was sent.
 
     ``reason`` is a stable word: ``rate_limited``, ``wrong_host``, ``server_error``, ``timeout``, ``network``,
-    ``answer_lost``, ``garbage``, ``http_4xx`` or ``refresh_pending``. ``retry_after`` is in seconds, None
-    where nobody knows.
+    ``answer_lost``, ``garbage``, ``http_<status>`` or ``refresh_pending``. ``retry_after`` is in seconds,
+    None where nobody knows.
     ``maybe_spent`` says that the request may have reached the provider and its answer may be lost, so that a
     single-use token may be used up.
     """

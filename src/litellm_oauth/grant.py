@@ -6,6 +6,7 @@ an answer without a usable access token counts as garbage.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -15,12 +16,15 @@ from typing import Any
 
 from .errors import ProviderUnavailable
 
+_log = logging.getLogger(__name__)
 # RFC 6749 §5.1 lets the server leave expires_in out; an hour is the usual life of an access token.
 DEFAULT_EXPIRES_IN = 3600
 MAX_EXPIRES_IN = 366 * 86_400
 MAX_RETRY_AFTER = 86_400.0
 # RFC 6750 §2.1: what an Authorization header can carry.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,16384}")
+# RFC 6749 A.17: a refresh token is sent in a body only, and may hold any printable ASCII.
+_REFRESH_TOKEN = re.compile(r"[\x20-\x7e]{1,16384}")
 # RFC 6749 A.4
 _SCOPE = re.compile(r"[!#-\[\]-~]{1,255}")
 # RFC 6749 A.12 allows more; nothing longer or odder is repeated in messages.
@@ -50,7 +54,9 @@ def parse_grant(answer: Mapping[str, Any] | None) -> Grant:
     if not isinstance(token_type, str) or token_type.lower() != "bearer":
         raise _garbage("holds a token that is not of the type Bearer")
     refresh_token = answer.get("refresh_token")
-    usable = isinstance(refresh_token, str) and _TOKEN.fullmatch(refresh_token) is not None
+    usable = isinstance(refresh_token, str) and _REFRESH_TOKEN.fullmatch(refresh_token) is not None
+    if refresh_token is not None and not usable:
+        _log.error("the provider sent a refresh token of a form that RFC 6749 does not know; it is left out")
     return Grant(
         access_token=access_token,
         refresh_token=refresh_token if usable else None,

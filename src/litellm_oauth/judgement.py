@@ -14,6 +14,7 @@ from .tokens import AccessToken
 
 # How long a user rests whose freshly refreshed token the API refused: refreshing does not mend that.
 REJECTED_WAIT = 300.0
+REJECTED = "rejected"
 
 
 class RejectedTooSoon(CoolingDown):
@@ -96,6 +97,9 @@ def _judge_wait(row: TokenRow, need: Need, wait: float, left: float) -> None:
             raise CoolingDown(f"The token of {user} was refreshed a moment ago.", retry_after=wait)
         return
     reason = reason_of(row.last_error)
+    if reason == REJECTED and left <= 0:
+        # The API refused a token that has ended since; that says nothing about the next one.
+        return
     if need.reason == "forced" and reason != RATE_LIMITED and not (reason in MAYBE_SPENT and left > 0):
         return
     raise CoolingDown(

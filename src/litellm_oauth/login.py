@@ -77,6 +77,7 @@ class LoginFlow:
             state=secret.state,
             user_id=user,
             expires_at=expires_at,
+            expires_in=LIFETIME,
             redirect_uri=self._provider.redirect_uri,
         )
 

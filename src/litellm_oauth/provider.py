@@ -24,6 +24,8 @@ _log = logging.getLogger(__name__)
 # A token answer is a few kilobytes; more is not one, and is not read into memory.
 MAX_ANSWER_BYTES = 262_144
 _TRY_LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
+# 529 is what Anthropic's API answers when it is overloaded.
+_BUSY = (HTTPStatus.SERVICE_UNAVAILABLE, 529)
 
 
 class Provider:
@@ -195,11 +197,14 @@ class Provider:
                 "Check client_id, client_secret and scopes in claude_oauth.provider.",
                 error=error,
             )
+        # It may have broken down on the way back, after the token was used up; one that is busy did nothing.
+        broke_down = status >= 500 and status not in _BUSY
         return ProviderUnavailable(
             f"The provider at {host} answered HTTP {status} without a usable reason. "
             "It is tried again later.",
-            reason="server_error" if status >= 500 else f"http_{status}",
+            reason="server_error" if broke_down else f"http_{status}",
             retry_after=wait,
+            maybe_spent=broke_down,
         )
 
 

@@ -26,7 +26,7 @@ from .errors import (
     Unreadable,
 )
 from .grant import Grant
-from .judgement import Need, Refreshed, RejectedTooSoon, judge
+from .judgement import REJECTED, Need, Refreshed, RejectedTooSoon, judge
 from .late import LateSteps
 from .provider import Provider
 from .reader import TokenReader
@@ -91,14 +91,17 @@ class Refresher:
                 if urgency < need.urgency:
                     continue
                 raise
-            if joined is None or need.satisfied_by(result.token, self._clock.now()):
+            # An answer that came while this one waited is taken even if it has expired on the way: a slow
+            # provider of short-lived tokens would otherwise be asked once for each who waits.
+            came_meanwhile = result.refreshed and result.token.generation > need.generation
+            if joined is None or came_meanwhile or need.satisfied_by(result.token, self._clock.now()):
                 return result
 
     async def spend_due(self, buffer: float, actor: Actor) -> Refreshed | None:
         """Refresh one user of all who are due; None where nobody is left. Raises like ``ensure``."""
         attempt = self._attempt()
         try:
-            claim = await self._store.claim_due(buffer, attempt, LEASE, doubtful=self._store.steady)
+            claim = await self._store.claim_due(buffer, attempt, LEASE, actor, doubtful=self._store.steady)
         except StorageUnavailable:
             self._abandon(str(attempt.attempt_id), attempt)
             raise
@@ -158,7 +161,7 @@ class Refresher:
                 wait = row.leased_for
                 if wait <= 0:
                     await self._judge(row, need)
-                    claim = await self._claim(row)
+                    claim = await self._claim(row, need.actor)
                     if claim is not None:
                         return await self._spend(claim, need.actor)
                     wait = LOOK_AGAIN
@@ -176,17 +179,17 @@ class Refresher:
             judge(row, need, self._clock.now())
         except RejectedTooSoon as error:
             # Persisted, so that every process leaves this user's refresh token alone.
-            note = Note(need.actor, "refresh", row.user_id, error.code, "rejected")
+            note = Note(need.actor, "refresh", row.user_id, error.code, REJECTED)
             await self._store.cool(
-                row.user_id, row.generation, describe("rejected", error.message), error.retry_after, note
+                row.user_id, row.generation, describe(REJECTED, error.message), error.retry_after, note
             )
             raise
 
-    async def _claim(self, row: TokenRow) -> Claim | None:
+    async def _claim(self, row: TokenRow, actor: Actor) -> Claim | None:
         attempt = self._attempt()
         try:
             return await self._store.claim(
-                row.user_id, row.generation, attempt, LEASE, doubtful=self._store.steady
+                row.user_id, row.generation, attempt, LEASE, actor, doubtful=self._store.steady
             )
         except StorageUnavailable:
             self._abandon(row.user_id, attempt)
@@ -209,7 +212,6 @@ class Refresher:
                 claim.doubted_host,
                 user,
             )
-            await self._note_doubt(claim, Note(actor, "refresh", user, "in_doubt_retry", claim.doubted_host))
         try:
             refresh_token = self._vault.open_optional(claim.row.refresh_token, user, REFRESH) or ""
         except Unreadable as error:
@@ -228,14 +230,6 @@ class Refresher:
             return await self._whoever_came_first(user)
         # From here on the only copy of a rotated token is in this process. (The journal's place.)
         return await self._keep(claim, grant, asked_at, Note(actor, "refresh", user, "refreshed"))
-
-    async def _note_doubt(self, claim: Claim, note: Note) -> None:
-        """No token in doubt is spent that is not in the audit first."""
-        try:
-            await self._store.write_note(note)
-        except StorageUnavailable:
-            self._abandon(claim.row.user_id, claim.attempt)
-            raise
 
     async def _ask(self, claim: Claim, refresh_token: str) -> Grant:
         renewal = asyncio.create_task(self._renew(claim))
@@ -306,8 +300,14 @@ class Refresher:
         """Mark the login dead. False where a login or logout came first."""
         text = describe("invalid_grant", "the provider refused the stored refresh token")
         note = Note(actor, "refresh", claim.row.user_id, "reauth_required")
-        _log.warning("the provider refused the refresh token of %s: a new login is needed", claim.row.user_id)
-        return await self._write(claim, "the end of a login", lambda: self._store.condemn(claim, text, note))
+        condemned = await self._write(
+            claim, "the end of a login", lambda: self._store.condemn(claim, text, note)
+        )
+        if condemned:
+            _log.warning(
+                "the provider refused the refresh token of %s: a new login is needed", claim.row.user_id
+            )
+        return condemned
 
     async def _fail(self, claim: Claim, actor: Actor, error: ProviderError | Unreadable, wait: float) -> bool:
         """Record a failure. False where a login or logout came first."""

@@ -16,7 +16,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class StartedLogin:
-    """A login that waits for its code until ``expires_at`` (10 minutes from the start).
+    """A login that waits for its code until ``expires_at``, for ``expires_in`` seconds (10 minutes).
 
     The URL and the state open one login of one user only together with the stored verifier (RFC 7636).
     They are shown to the person who logs in and are left out of the repr so that no log keeps them.
@@ -26,6 +26,7 @@ class StartedLogin:
     state: str = field(repr=False)
     user_id: str
     expires_at: float
+    expires_in: float
     redirect_uri: str
 
 

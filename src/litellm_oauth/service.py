@@ -197,7 +197,7 @@ class TokenService:
     async def database_reachable(self) -> bool:
         """Whether the database answers now; for the health route."""
         try:
-            await self._tokens.ping()
+            await self._tokens.now()
         except StorageUnavailable:
             return False
         return True

@@ -22,5 +22,7 @@ def test_the_example_is_accepted_and_its_model_may_carry_a_token() -> None:
     )
     deployment = yaml.safe_load(EXAMPLE.read_text())["model_list"][0]
     call = {**deployment["litellm_params"], "model_info": {"id": "one"}}
-    base = api_base_of(call, {"one": deployment}.get, lambda _: "anthropic", settings.allowed_api_bases)
+    base = api_base_of(
+        call, {"one": deployment}.get, lambda _: "anthropic", lambda: settings.allowed_api_bases
+    )
     assert base == "http://sandbox:4010"

@@ -32,7 +32,7 @@ def provider_of(params: Mapping[str, Any]) -> str:
 
 
 def base_of(kwargs: dict[str, Any], allowed: tuple[str, ...] = ALLOWED) -> str | None:
-    return api_base_of(kwargs, DEPLOYMENTS.get, provider_of, allowed)
+    return api_base_of(kwargs, DEPLOYMENTS.get, provider_of, lambda: allowed)
 
 
 def call(identifier: str, **more: Any) -> dict[str, Any]:

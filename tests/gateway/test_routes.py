@@ -276,12 +276,14 @@ async def test_a_dead_login_is_a_401_that_asks_for_a_new_one(
 async def test_a_database_that_is_away_is_a_503_with_a_wait_and_health_says_so(
     gateway: Gateway, database: TestDatabase
 ) -> None:
-    assert (await gateway.call(None, "GET", "/health")).json() == {"status": "ok", "database": True}
+    assert error_of(await gateway.call(None, "GET", "/health")) == (401, "invalid_api_key")
+    assert (await gateway.call("sk-bob", "GET", "/health")).json() == {"status": "ok", "database": True}
     database.cut_off()
     response = await gateway.call("sk-alice", "GET", "/start")
     assert error_of(response) == (503, "storage_unavailable")
     assert int(response.headers["retry-after"]) >= 1
-    assert (await gateway.call(None, "GET", "/health")).json() == {"status": "degraded", "database": False}
+    health = await gateway.call("sk-bob", "GET", "/health")
+    assert health.json() == {"status": "degraded", "database": False}
 
 
 async def test_anonymous_api_opens_the_login_of_default_as_the_documents_do(

@@ -119,6 +119,12 @@ class TestDatabase:
         assert len(rows) == 1, rows
         return rows[0]
 
+    @contextmanager
+    def transaction(self) -> Iterator[psycopg.Connection[dict[str, Any]]]:
+        """Somebody else's connection, whose locks last until the block ends."""
+        with psycopg.connect(**self.parameters, row_factory=dict_row) as connection:
+            yield connection
+
     def cut_off(self) -> None:
         """Nobody gets in any more, and who was in is thrown out."""
         with self.server.admin() as connection:

@@ -9,6 +9,7 @@ import pytest
 
 from litellm_oauth.backoff import LONGEST_WAIT, describe, rest_after, wait_after_failure
 from litellm_oauth.errors import CoolingDown, InvalidInput, ReauthRequired
+from litellm_oauth.judgement import REJECTED as REFUSED
 from litellm_oauth.judgement import Need, RejectedTooSoon, judge
 from litellm_oauth.results import Actor
 from litellm_oauth.status import user_status
@@ -58,6 +59,13 @@ def test_a_dead_login_is_never_spent(need: Need) -> None:
         judge(replace(ROW, status=RowStatus.REAUTH_REQUIRED), need, NOW)
     with pytest.raises(ReauthRequired):
         judge(replace(ROW, refresh_token=None), need, NOW)
+
+
+def test_a_rest_after_a_refused_token_ends_with_that_token() -> None:
+    refused = failed(REFUSED)
+    with pytest.raises(CoolingDown):
+        judge(refused, EXPIRING, NOW)
+    judge(replace(refused, expires_at=NOW), EXPIRING, NOW)
 
 
 @pytest.mark.parametrize("need", [EXPIRING, FORCED, REJECTED])

@@ -138,8 +138,10 @@ async def test_another_oauth_error_is_a_refusal_that_names_its_code() -> None:
         (404, {"error": "invalid_grant"}, "wrong_host", False),
         (302, None, "wrong_host", False),
         (429, {"error": "invalid_grant"}, "rate_limited", False),
-        (500, None, "server_error", False),
-        (503, {"error": "invalid_grant"}, "server_error", False),
+        (500, None, "server_error", True),
+        (502, b"<html>bad gateway</html>", "server_error", True),
+        (503, {"error": "invalid_grant"}, "http_503", False),
+        (529, None, "http_529", False),
         (504, None, "timeout", True),
         (403, b"<html>blocked</html>", "http_403", False),
         (400, {"error": "no such word"}, "http_400", False),
@@ -293,3 +295,8 @@ def test_what_cannot_be_stored_or_shown_is_left_out_and_costs_no_token(odd: str)
     )
     assert grant.account == {"account": {"uuid": "u"}}
     assert set(grant.scopes or ()) <= {"user:inference", "two"}
+
+
+@pytest.mark.parametrize("token", ["M.C123_BAY.-CX!abc*def$", "a|b", "user:123 with a space", "~" * 4096])
+def test_a_refresh_token_may_hold_what_rfc_6749_lets_it_hold(token: str) -> None:
+    assert parse_grant({"access_token": "x", "refresh_token": token}).refresh_token == token

@@ -9,8 +9,10 @@ import logging
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 
+from litellm_oauth.assembly import open_service
 from litellm_oauth.errors import (
     AlreadyLoggedIn,
     CodeRejected,
@@ -21,11 +23,12 @@ from litellm_oauth.errors import (
     ProviderUnavailable,
     StateMismatch,
 )
+from litellm_oauth.login import MAX_PENDING
 from litellm_oauth.results import StartedLogin
 from litellm_oauth.service import TokenService
 from litellm_oauth.tokens import Status
 from support.postgres import AUDIT, LOGINS, TOKENS
-from support.service import ACTOR, Gateways, eventually
+from support.service import ACTOR, Gateways, MovableClock, eventually
 
 
 async def _start(service: TokenService, user: str = "alice") -> StartedLogin:
@@ -272,6 +275,64 @@ async def test_a_logout_takes_the_tokens_away_here_and_at_the_provider_and_can_b
     assert (again.was_logged_in, again.revoked, again.generation) == (False, None, 2)
     never = await service.logout("nobody", actor=ACTOR)
     assert (never.was_logged_in, never.generation) == (False, 0)
+
+
+async def test_a_logout_and_a_login_cannot_wait_for_each_other(gateways: Gateways) -> None:
+    """Both take the pending login first: with it held by a login, a logout holds no token row yet."""
+    service = await gateways.open()
+    await gateways.log_in(service)
+    await service.start_login("alice", actor=ACTOR, again=True)
+    with gateways.database.transaction() as login:
+        login.execute(f"SELECT FROM {LOGINS} WHERE user_id = 'alice' AND used_at IS NULL FOR UPDATE")
+        logout = asyncio.create_task(service.logout("alice", actor=ACTOR))
+        waiting = (
+            "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        await eventually(lambda: gateways.database.query(waiting))
+        login.execute(f"SELECT FROM {TOKENS} WHERE user_id = 'alice' FOR UPDATE NOWAIT")
+    assert (await logout).was_logged_in
+
+
+async def test_new_logins_do_not_push_out_one_whose_code_is_being_exchanged(gateways: Gateways) -> None:
+    service = await gateways.open()
+    started = await service.start_login("alice", actor=ACTOR)
+    code = await asyncio.to_thread(gateways.sandbox.approve, started.authorization_url, "alice")
+    gateways.sandbox.fault("token", "slow", seconds=0.5)
+    login = asyncio.create_task(service.complete_login("alice", code, actor=ACTOR))
+    claimed = f"SELECT 1 FROM {LOGINS} WHERE claimed_by IS NOT NULL"
+    await eventually(lambda: gateways.database.query(claimed))
+    for _ in range(MAX_PENDING + 1):
+        await service.start_login("alice", actor=ACTOR, again=True)
+    assert (await login).authenticated
+
+
+async def test_a_first_login_is_reckoned_by_the_databases_clock(gateways: Gateways) -> None:
+    clock = MovableClock()
+    clock.ahead = 3600
+    service = await gateways.open(clock=clock)
+    await gateways.log_in(service)
+    left = gateways.database.one(
+        f"SELECT extract(epoch FROM expires_at - now())::float8 AS seconds FROM {TOKENS}"
+    )
+    assert left["seconds"] == pytest.approx(28_800, abs=30)
+
+
+async def test_a_cookie_of_the_provider_never_goes_out_with_another_users_token(gateways: Gateways) -> None:
+    asked: list[httpx.Request] = []
+
+    class SettingCookies(httpx.AsyncHTTPTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            asked.append(request)
+            response = await super().handle_async_request(request)
+            response.headers["set-cookie"] = "session=the-first-users; Path=/"
+            return response
+
+    service = await open_service(gateways.settings(), transport=SettingCookies())
+    for user in ("alice", "bob"):
+        await gateways.log_in(service, user)
+    await service.close()
+    assert len(asked) == 2
+    assert [request for request in asked if "cookie" in request.headers] == []
 
 
 @pytest.mark.parametrize("logged_in", [True, False])

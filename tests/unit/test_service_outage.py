@@ -12,7 +12,7 @@ import pytest
 from litellm_oauth.errors import SettingsError, StorageUnavailable
 from litellm_oauth.settings import DatabaseSettings
 from litellm_oauth.stores.database import Database
-from support.postgres import TestDatabase
+from support.postgres import USER_KEYS, TestDatabase
 from support.service import ACTOR, KEY, Gateways, MovableClock, eventually
 
 OTHER_KEY = KEY[::-1]
@@ -167,6 +167,12 @@ async def test_a_statement_that_is_wrong_does_not_make_the_database_look_down(da
     for wrong in ("SELECT 1/0", "SELECT 'x'::int", "SELECT nothing"):
         with pytest.raises(StorageUnavailable):
             await pool.one(wrong)
+        assert not pool.down
+    database.query(f"INSERT INTO {USER_KEYS} (key_hash, user_id) VALUES ('hash', 'alice')")
+    with database.transaction() as other:
+        other.execute(f"SELECT FROM {USER_KEYS} FOR UPDATE")
+        with pytest.raises(StorageUnavailable):
+            await pool.one(f"SELECT FROM {USER_KEYS} FOR UPDATE NOWAIT")
         assert not pool.down
     await pool.close()
 

@@ -407,9 +407,34 @@ async def test_the_background_loop_refreshes_who_is_due_and_purges_logins(
     await service.access_token("alice")
     loop = asyncio.create_task(service.run_background())
     await eventually(lambda: gateways.row()["generation"] == 2)
+    await eventually(lambda: gateways.database.query(f"SELECT 1 FROM {LOGINS}") == [])
     loop.cancel()
-    assert gateways.database.query(f"SELECT 1 FROM {LOGINS}") == []
     assert gateways.row()["last_used"] is not None
+
+
+async def test_a_row_that_somebody_holds_keeps_nobody_else_from_being_refreshed(gateways: Gateways) -> None:
+    service = await gateways.open()
+    for user in ("alice", "bob"):
+        await gateways.log_in(service, user)
+        await service.access_token(user)
+    await gateways.expire("bob", seconds_left=100)
+    with gateways.database.transaction() as other:
+        other.execute(f"SELECT FROM {TOKENS} WHERE user_id = 'alice' FOR UPDATE")
+        loop = asyncio.create_task(service.run_background())
+        await eventually(lambda: gateways.row("bob")["generation"] == 2, seconds=2)
+        await eventually(lambda: gateways.row("bob")["last_used"] is not None, seconds=2)
+        loop.cancel()
+
+
+async def test_those_who_wait_for_a_slow_provider_take_what_it_gave_the_first(gateways: Gateways) -> None:
+    """Also where its tokens live for a shorter time than it takes to answer."""
+    service = await gateways.open()
+    await gateways.log_in(service)
+    gateways.sandbox.settings(access_token_seconds=1)
+    gateways.sandbox.fault("token", "slow", seconds=1.2, times=9)
+    await gateways.expire()
+    await asyncio.gather(*(service.access_token("alice") for _ in range(10)))
+    assert gateways.refreshes() == 1
 
 
 async def test_without_auto_refresh_only_who_asks_gets_a_refresh(gateways: Gateways) -> None:

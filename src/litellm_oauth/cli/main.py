@@ -10,7 +10,6 @@ import select
 import shlex
 import socket
 import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +29,7 @@ from ..gateway import views
 from ..results import Actor, StartedLogin
 from ..service import TokenService
 from ..settings import load_settings
+from ..tokens import Status
 from . import text
 from .arguments import DEFAULT_USER, Arguments, parse
 
@@ -92,7 +92,7 @@ async def _login(service: TokenService, arguments: Arguments) -> int:
         status |= views.status(await service.status(arguments.user))
         _print(arguments, status, text.already(arguments.user, error.message))
         return FINE
-    _print(arguments, views.started_login(started, time.time()), text.login(started, _user_option(arguments)))
+    _print(arguments, views.started_login(started), text.login(started, _user_option(arguments)))
     if arguments.json or not (sys.stdin.isatty() and sys.stdout.isatty()):
         return FINE
     code = _ask_for_code(started)
@@ -117,7 +117,7 @@ async def _complete(service: TokenService, arguments: Arguments, code: str, stat
 async def _status(service: TokenService, arguments: Arguments) -> int:
     status = await service.status(arguments.user)
     _print(arguments, views.status(status), text.status(status, _user_option(arguments)))
-    return FINE if status.authenticated else NOT_LOGGED_IN
+    return FINE if status.authenticated and status.status is not Status.EXPIRED else NOT_LOGGED_IN
 
 
 async def _refresh(service: TokenService, arguments: Arguments) -> int:
@@ -146,8 +146,7 @@ _COMMANDS = {
 def _ask_for_code(started: StartedLogin) -> str:
     """Wait on the terminal for a pasted code, no longer than the login itself waits."""
     print("\n📋 Paste the code here (or press Enter to do it later): ", end="", flush=True)
-    wait = max(0.0, started.expires_at - time.time())
-    ready, _, _ = select.select([sys.stdin], [], [], wait)
+    ready, _, _ = select.select([sys.stdin], [], [], started.expires_in)
     return sys.stdin.readline().strip() if ready else ""
 
 

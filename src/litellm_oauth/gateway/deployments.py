@@ -41,11 +41,12 @@ def api_base_of(
     kwargs: Mapping[str, Any],
     find: FindDeployment,
     provider_of: ProviderOf,
-    allowed_api_bases: Iterable[str],
+    allowed_api_bases: Callable[[], Iterable[str]],
 ) -> str | None:
     """The address that this call may carry a token to, or None where the call wants none.
 
-    ``kwargs`` is what LiteLLM is about to send. Raises InvalidInput where a client sent credentials or an
+    ``kwargs`` is what LiteLLM is about to send; ``allowed_api_bases`` is asked only where a token is wanted.
+    Raises InvalidInput where a client sent credentials or an
     address of its own, Forbidden where the operator's deployment leads elsewhere than tokens may go.
     """
     info = kwargs.get("model_info") or {}
@@ -76,7 +77,7 @@ def _checked(
     kwargs: Mapping[str, Any],
     configured: Mapping[str, Any],
     provider_of: ProviderOf,
-    allowed_api_bases: Iterable[str],
+    allowed_api_bases: Callable[[], Iterable[str]],
 ) -> str:
     if provider_of(configured) != ANTHROPIC:
         raise Forbidden(
@@ -94,7 +95,7 @@ def _checked(
     sent = {str(kwargs[name]).rstrip("/") for name in ("api_base", "base_url") if kwargs.get(name)}
     if sent - {base}:
         raise InvalidInput("This gateway chooses the address itself. Send neither api_base nor base_url.")
-    if base not in {allowed.rstrip("/") for allowed in allowed_api_bases}:
+    if base not in {allowed.rstrip("/") for allowed in allowed_api_bases()}:
         raise Forbidden(
             "This model's address is not in allowed_api_bases, so no token is sent there. "
             "Ask the operator to correct the model or to allow the address."

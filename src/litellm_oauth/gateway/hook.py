@@ -87,15 +87,18 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
     ) -> dict[str, Any] | None:
         """Put the caller's token in. Raises RefusedCallError, for this caller alone, where there is none."""
         user, public_url = DEFAULT_USER, ""
+        # A fallback keeps the call's id: what its own key meets upstream is not about a user's token.
+        earlier = _attempt.get()
+        _attempt.set(None)
         try:
-            base = api_base_of(kwargs, _find_deployment, self._provider_of, self._allowed())
+            base = api_base_of(kwargs, _find_deployment, self._provider_of, self._allowed)
             if base is None:
                 return None
             _spare_others(kwargs)
             runtime = self.runtime.get()
             public_url = runtime.settings.public_url
             user = _user_of(kwargs, runtime)
-            token = await self._token(kwargs, user, runtime)
+            token = await self._token(kwargs, user, runtime, earlier)
         except LitellmOAuthError as error:
             raise RefusedCallError(chat_answer_for(error, user=user, public_url=public_url)) from None
         swapped = dict(kwargs)
@@ -142,14 +145,12 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
         return None
 
     def _allowed(self) -> tuple[str, ...]:
-        try:
-            return self.runtime.get().settings.allowed_api_bases
-        except LitellmOAuthError:
-            return ()
+        return self.runtime.get().settings.allowed_api_bases
 
-    async def _token(self, kwargs: Mapping[str, Any], user: str, runtime: Runtime) -> str:
+    async def _token(
+        self, kwargs: Mapping[str, Any], user: str, runtime: Runtime, earlier: _Attempt | None
+    ) -> str:
         call_id = kwargs.get("litellm_call_id")
-        earlier = _attempt.get()
         if earlier is not None and earlier.call_id == call_id and earlier.failure is not None:
             raise earlier.failure
         token = await runtime.service.access_token(user)

@@ -7,7 +7,6 @@ cached: an authorization URL or a status is for the one who asked, now.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
@@ -79,12 +78,10 @@ class _Api:
         service_provider: ServiceProvider,
         authenticate: Authenticate,
         settings: Settings,
-        clock: Callable[[], float],
     ) -> None:
         self._service = service_provider
         self._authenticate = authenticate
         self._settings = settings
-        self._clock = clock
 
     async def start(self, request: Request) -> Response:
         """Begin a login: the URL to open in a browser, and its state.
@@ -94,7 +91,7 @@ class _Api:
         call = await self._call(request, query=("user_id", "force"), anonymous=True)
         again = bodies.boolean(call.query, "force")
         started = await self._service().start_login(call.user, actor=call.actor, again=again)
-        return _answer(views.started_login(started, self._clock()))
+        return _answer(views.started_login(started))
 
     async def exchange(self, request: Request) -> Response:
         """Complete a login. ``code`` is the bare code, ``code#state`` or the whole redirect URL."""
@@ -135,7 +132,8 @@ class _Api:
         return _answer({"users": [views.status(one) for one in page], "next": following})
 
     async def health(self, request: Request) -> Response:
-        """Whether the module works, open to everybody: ``degraded`` while the database cannot be reached."""
+        """Whether the module works: ``degraded`` while the database cannot be reached."""
+        await self._caller(request, anonymous=False)
         database = await self._service().database_reachable()
         return _answer({"status": "ok" if database else "degraded", "database": database})
 
@@ -168,11 +166,9 @@ def build_router(
     service_provider: ServiceProvider,
     authenticate: Authenticate,
     settings: Settings,
-    *,
-    clock: Callable[[], float] = time.time,
 ) -> APIRouter:
     """The routes. ``authenticate`` returns the caller or raises an error of this package (401, 403)."""
-    api = _Api(service_provider, authenticate, settings, clock)
+    api = _Api(service_provider, authenticate, settings)
     router = APIRouter(prefix=PREFIX, tags=["claude oauth"], route_class=_Route)
     for path, method, endpoint in (
         ("/start", "GET", api.start),

@@ -53,10 +53,10 @@ async def start() -> None:
     oauth_hook.runtime.fill(Runtime(settings=settings, service=service))
     _mount(settings, service)
     _log.info("the OAuth module is ready; logins for %s", settings.provider.issuer)
-    if settings.auto_refresh:
-        task = asyncio.create_task(service.run_background(), name="litellm_oauth background refresh")
-        _background.add(task)
-        task.add_done_callback(_report)
+    # Also without auto_refresh: old logins are forgotten there.
+    task = asyncio.create_task(service.run_background(), name="litellm_oauth background")
+    _background.add(task)
+    task.add_done_callback(_report)
 
 
 def _mount(settings: Settings, service: TokenService) -> None:

@@ -17,14 +17,14 @@ def moment(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(math.floor(seconds), tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def started_login(started: StartedLogin, now: float) -> dict[str, Any]:
-    """A login that waits for its code; ``now`` in seconds since the epoch."""
+def started_login(started: StartedLogin) -> dict[str, Any]:
+    """A login that waits for its code."""
     return {
         "authorization_url": started.authorization_url,
         "state": started.state,
         "user_id": started.user_id,
         "redirect_uri": started.redirect_uri,
-        "expires_in": max(0, math.floor(started.expires_at - now)),
+        "expires_in": math.floor(started.expires_in),
         "expires_at": moment(started.expires_at),
     }
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 from uuid import UUID
 
+from ..results import Actor
 from .rows import (
     Attempt,
     Claim,
@@ -55,8 +56,8 @@ class TokenStore(Protocol):
         """Whether the store has answered for so long that others could save what came in an outage."""
         ...
 
-    async def ping(self) -> None:
-        """Return if the store answers."""
+    async def now(self) -> float:
+        """Seconds since the epoch by the authority's clock."""
         ...
 
     async def load(self, user: str) -> TokenRow | None:
@@ -68,18 +69,18 @@ class TokenStore(Protocol):
         ...
 
     async def claim(
-        self, user: str, generation: int, attempt: Attempt, lease: float, *, doubtful: bool
+        self, user: str, generation: int, attempt: Attempt, lease: float, actor: Actor, *, doubtful: bool
     ) -> Claim | None:
         """Take the lease on exactly this generation for ``lease`` seconds, and commit the attempt.
 
         None where it cannot be had: another lease lives, the generation moved, there is nothing to spend, or
         an attempt is in doubt. With ``doubtful`` an attempt in doubt is followed by another one, once the
-        access token has expired.
+        access token has expired; that is written to the audit table in the same step.
         """
         ...
 
     async def claim_due(
-        self, buffer: float, attempt: Attempt, lease: float, *, doubtful: bool
+        self, buffer: float, attempt: Attempt, lease: float, actor: Actor, *, doubtful: bool
     ) -> Claim | None:
         """Take the lease on one user whose token expires within ``buffer`` seconds and may be tried now."""
         ...

@@ -24,7 +24,14 @@ MAX_CONNECTIONS = 4
 _FAULTS = (psycopg.Error, PoolTimeout, PoolClosed, TooManyRequests, TimeoutError, OSError)
 
 # What one statement got wrong says nothing about the database and must not make it look down for everybody.
-_OF_ONE_STATEMENT = (psycopg.DataError, psycopg.ProgrammingError, psycopg.IntegrityError)
+# So does a row that somebody else holds.
+_OF_ONE_STATEMENT = (
+    psycopg.DataError,
+    psycopg.ProgrammingError,
+    psycopg.IntegrityError,
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.DeadlockDetected,
+)
 
 Connection = AsyncConnection[DictRow]
 

@@ -13,11 +13,13 @@ from .rows import NewLogin, Note, PendingLogin
 
 _NOTE = f"""INSERT INTO {AUDIT} (actor, origin, action, user_id, outcome, detail)
   SELECT %(actor)s, %(origin)s, %(action)s, %(user)s, %(outcome)s, %(detail)s"""
-# The rows that make room are picked before the new one is there, so that it is never among them.
+# The rows that make room are picked before the new one is there, so that it is never among them; nor is one
+# whose code is being exchanged just now.
 _ADD = f"""
 WITH surplus AS (
   DELETE FROM {LOGINS} WHERE login_id IN (
-    SELECT login_id FROM {LOGINS} WHERE user_id = %(user)s ORDER BY created_at DESC OFFSET %(keep)s - 1)),
+    SELECT login_id FROM {LOGINS} WHERE user_id = %(user)s ORDER BY created_at DESC OFFSET %(keep)s - 1)
+  AND (claimed_until IS NULL OR claimed_until <= clock_timestamp())),
 added AS (
   INSERT INTO {LOGINS} (state_hash, user_id, verifier_encrypted, issuer, redirect_uri, expires_at, created_by)
   VALUES (%(state_hash)s, %(user)s, %(verifier)s, %(issuer)s, %(redirect_uri)s,

@@ -14,6 +14,7 @@ from uuid import UUID
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
+from ..results import Actor
 from .database import Database
 from .rows import Attempt, Claim, Note, PendingLogin, RowStatus, Sealed, TokenRow, Tombstone
 
@@ -49,20 +50,31 @@ _LOAD = f"SELECT {_COLUMNS} FROM {TOKENS} t WHERE t.user_id = %(user)s"
 _PAGE = (
     f"""SELECT {_COLUMNS} FROM {TOKENS} t WHERE t.user_id > %(after)s ORDER BY t.user_id LIMIT %(limit)s"""
 )
+# A token in doubt is spent only together with its line in the audit.
+_NOTE_DOUBT = f"""INSERT INTO {AUDIT} (actor, origin, action, user_id, outcome, detail, generation)
+  SELECT %(actor)s, %(origin)s, 'refresh', user_id, 'in_doubt_retry', doubted_host, generation
+  FROM claimed WHERE doubted"""
 _CLAIM = f"""
 WITH before AS (SELECT user_id, attempt_host, attempt_id IS NOT NULL AS doubted FROM {TOKENS}
-                WHERE user_id = %(user)s FOR UPDATE)
-UPDATE {TOKENS} t SET {_TAKE_LEASE} FROM before b
-WHERE t.user_id = b.user_id AND t.generation = %(generation)s AND {_SPENDABLE}
-RETURNING {_COLUMNS}, b.doubted, b.attempt_host AS doubted_host"""
+                WHERE user_id = %(user)s FOR UPDATE),
+claimed AS (
+  UPDATE {TOKENS} t SET {_TAKE_LEASE} FROM before b
+  WHERE t.user_id = b.user_id AND t.generation = %(generation)s AND {_SPENDABLE}
+  RETURNING {_COLUMNS}, b.doubted, b.attempt_host AS doubted_host),
+noted AS ({_NOTE_DOUBT})
+SELECT * FROM claimed"""
+# statement_timestamp, since the index cannot help with a clock that moves while it is searched.
 _CLAIM_DUE = f"""
 WITH before AS (
   SELECT t.user_id, t.attempt_host, t.attempt_id IS NOT NULL AS doubted FROM {TOKENS} t
-  WHERE {_SPENDABLE} AND t.expires_at <= clock_timestamp() + make_interval(secs => %(buffer)s)
+  WHERE {_SPENDABLE} AND t.expires_at <= statement_timestamp() + make_interval(secs => %(buffer)s)
     AND (t.next_attempt_at IS NULL OR t.next_attempt_at <= clock_timestamp())
-  ORDER BY t.expires_at LIMIT 1 FOR UPDATE SKIP LOCKED)
-UPDATE {TOKENS} t SET {_TAKE_LEASE} FROM before b WHERE t.user_id = b.user_id
-RETURNING {_COLUMNS}, b.doubted, b.attempt_host AS doubted_host"""
+  ORDER BY t.expires_at LIMIT 1 FOR UPDATE SKIP LOCKED),
+claimed AS (
+  UPDATE {TOKENS} t SET {_TAKE_LEASE} FROM before b WHERE t.user_id = b.user_id
+  RETURNING {_COLUMNS}, b.doubted, b.attempt_host AS doubted_host),
+noted AS ({_NOTE_DOUBT})
+SELECT * FROM claimed"""
 _RENEW = f"""
 UPDATE {TOKENS} t SET lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
 WHERE {_OWN_ATTEMPT} AND t.lease_owner = %(owner)s"""
@@ -109,16 +121,17 @@ SELECT * FROM saved"""
 _END_LOGINS = f"""UPDATE {LOGINS} SET used_at = clock_timestamp(), verifier_encrypted = NULL,
     claimed_by = NULL, claimed_until = NULL
   WHERE user_id = %(user)s AND used_at IS NULL"""
+# Logins first, then the tokens, as _LOG_IN does it: in another order the two could wait for each other.
 _LOG_OUT = f"""
-WITH before AS (SELECT user_id, access_token_encrypted, refresh_token_encrypted FROM {TOKENS}
-                WHERE user_id = %(user)s FOR UPDATE),
+WITH waiting AS ({_END_LOGINS} RETURNING 1),
+before AS (SELECT user_id, access_token_encrypted, refresh_token_encrypted FROM {TOKENS}
+           WHERE user_id = %(user)s AND (SELECT count(*) FROM waiting) >= 0 FOR UPDATE),
 gone AS (
   UPDATE {TOKENS} t SET access_token_encrypted = NULL, refresh_token_encrypted = NULL, expires_at = NULL,
     refresh_expires_at = NULL, scopes = '{{}}', account = NULL, status = 'logged_out', last_error = NULL,
     next_attempt_at = NULL, generation = t.generation + 1, {_END_ATTEMPT}, {_UPDATED}
   FROM before b WHERE t.user_id = b.user_id AND t.status <> 'logged_out'
   RETURNING t.generation, b.access_token_encrypted, b.refresh_token_encrypted),
-waiting AS ({_END_LOGINS}),
 noted AS ({_NOTE} FROM gone)
 SELECT * FROM gone"""
 _NEXT_DUE = f"""
@@ -126,9 +139,14 @@ SELECT extract(epoch FROM min(greatest(t.expires_at - make_interval(secs => %(bu
   CASE WHEN t.attempt_id IS NOT NULL THEN greatest(t.expires_at, t.lease_until) END))
   - clock_timestamp())::float8 AS seconds
 FROM {TOKENS} t WHERE t.status = 'active' AND t.refresh_token_encrypted IS NOT NULL"""
+# Whoever is locked is being written to now, and is touched the next time: nobody waits for anybody here.
 _TOUCH = f"""
+WITH used AS (
+  SELECT t.user_id, u.at FROM {TOKENS} t
+  JOIN unnest(%(users)s::text[], %(times)s::float8[]) AS u (user_id, at) USING (user_id)
+  FOR UPDATE OF t SKIP LOCKED)
 UPDATE {TOKENS} t SET last_used = greatest(t.last_used, to_timestamp(u.at))
-FROM unnest(%(users)s::text[], %(times)s::float8[]) AS u (user_id, at) WHERE t.user_id = u.user_id"""
+FROM used u WHERE t.user_id = u.user_id"""
 
 
 _ADD_KEY_CHECK = """
@@ -153,8 +171,10 @@ class PostgresTokens:
     def steady(self) -> bool:
         return self._database.steady
 
-    async def ping(self) -> None:
-        await self._database.one("SELECT 1")
+    async def now(self) -> float:
+        row = await self._database.one("SELECT extract(epoch FROM clock_timestamp())::float8 AS now")
+        assert row is not None  # noqa: S101 -- a SELECT without FROM has one row
+        return float(row["now"])
 
     async def load(self, user: str) -> TokenRow | None:
         return _row(await self._database.one(_LOAD, {"user": user}))
@@ -164,15 +184,16 @@ class PostgresTokens:
         return [_token_row(row) for row in rows]
 
     async def claim(
-        self, user: str, generation: int, attempt: Attempt, lease: float, *, doubtful: bool
+        self, user: str, generation: int, attempt: Attempt, lease: float, actor: Actor, *, doubtful: bool
     ) -> Claim | None:
-        values = {"user": user, "generation": generation, "doubtful": doubtful, **_lease(attempt, lease)}
+        own = {"user": user, "generation": generation, "doubtful": doubtful}
+        values = {**own, **_lease(attempt, lease), **_actor(actor)}
         return _claim(await self._database.one(_CLAIM, values), attempt)
 
     async def claim_due(
-        self, buffer: float, attempt: Attempt, lease: float, *, doubtful: bool
+        self, buffer: float, attempt: Attempt, lease: float, actor: Actor, *, doubtful: bool
     ) -> Claim | None:
-        values = {"buffer": buffer, "doubtful": doubtful, **_lease(attempt, lease)}
+        values = {"buffer": buffer, "doubtful": doubtful, **_lease(attempt, lease), **_actor(actor)}
         return _claim(await self._database.one(_CLAIM_DUE, values), attempt)
 
     async def renew(self, claim: Claim, lease: float) -> bool:
@@ -236,13 +257,16 @@ class PostgresTokens:
 def note_values(note: Note) -> dict[str, Any]:
     """A note as the values of ``_NOTE``; ``user`` is the user the whole statement is about."""
     return {
-        "actor": note.actor.name,
-        "origin": note.actor.origin,
+        **_actor(note.actor),
         "action": note.action,
         "user": note.user_id,
         "outcome": note.outcome,
         "detail": note.detail,
     }
+
+
+def _actor(actor: Actor) -> dict[str, Any]:
+    return {"actor": actor.name, "origin": actor.origin}
 
 
 def _lease(attempt: Attempt, lease: float) -> dict[str, Any]:

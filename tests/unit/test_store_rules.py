@@ -1,0 +1,96 @@
+"""What PostgreSQL itself refuses: a step of somebody whose lease, attempt or generation is no longer the row's."""
+
+# ruff: noqa: S608 -- the names of our own tables, in statements for a throw-away database
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+
+import pytest
+
+from litellm_oauth.stores import Attempt, Claim, Note, Sealed
+from litellm_oauth.stores.database import Database
+from litellm_oauth.stores.postgres import PostgresTokens
+from support.postgres import TOKENS
+from support.service import ACTOR, Gateways
+
+NOTE = Note(ACTOR, "refresh", "alice", "refreshed")
+NEW = Sealed("sealed-access", "sealed-refresh", 4_000_000_000.0, None, (), None, 10.0)
+
+
+@pytest.fixture
+async def store(gateways: Gateways) -> AsyncIterator[PostgresTokens]:
+    """A store with a row for alice that is due."""
+    gateways.plant(["alice"], expires_in=-1)
+    database = Database(gateways.database.settings)
+    await database.open()
+    yield PostgresTokens(database)
+    await database.close()
+
+
+async def claim(store: PostgresTokens, lease: float = 30) -> Claim:
+    attempt = Attempt(uuid.uuid4(), uuid.uuid4(), "host")
+    taken = await store.claim("alice", 1, attempt, lease, ACTOR, doubtful=True)
+    assert taken is not None
+    return taken
+
+
+async def test_one_lease_at_a_time(store: PostgresTokens) -> None:
+    await claim(store)
+    other = Attempt(uuid.uuid4(), uuid.uuid4(), "other")
+    assert await store.claim("alice", 1, other, 30, ACTOR, doubtful=True) is None
+    assert await store.claim_due(300, other, 30, ACTOR, doubtful=True) is None
+
+
+async def test_a_lease_is_on_one_generation(store: PostgresTokens) -> None:
+    other = Attempt(uuid.uuid4(), uuid.uuid4(), "other")
+    assert await store.claim("alice", 2, other, 30, ACTOR, doubtful=True) is None
+
+
+@pytest.mark.parametrize("change", ["generation = 2", "attempt_id = gen_random_uuid()", "attempt_id = NULL"])
+async def test_every_step_of_an_attempt_ends_where_the_row_moved_on(
+    store: PostgresTokens, gateways: Gateways, change: str
+) -> None:
+    mine = await claim(store)
+    gateways.database.query(f"UPDATE {TOKENS} SET {change}")
+    before = gateways.row()
+    assert await store.save(mine, NEW, NOTE) is None
+    assert not await store.fail(mine, "timeout: because", 60, NOTE)
+    assert not await store.condemn(mine, "invalid_grant: because", NOTE)
+    assert not await store.renew(mine, 30)
+    assert gateways.row() == before
+
+
+async def test_a_login_is_condemned_only_with_the_very_refresh_token_that_was_spent(
+    store: PostgresTokens, gateways: Gateways
+) -> None:
+    mine = await claim(store)
+    gateways.database.query(f"UPDATE {TOKENS} SET refresh_token_encrypted = 'another'")
+    assert not await store.condemn(mine, "invalid_grant: because", NOTE)
+    assert gateways.row()["status"] == "active"
+
+
+async def test_a_cooldown_leaves_a_running_attempt_and_a_newer_generation_alone(
+    store: PostgresTokens,
+) -> None:
+    assert not await store.cool("alice", 7, "rejected: because", 60, NOTE)
+    await claim(store)
+    assert not await store.cool("alice", 1, "rejected: because", 60, NOTE)
+
+
+async def test_a_lease_is_prolonged_by_its_owner_only(store: PostgresTokens) -> None:
+    mine = await claim(store)
+    stranger = Claim(mine.row, Attempt(mine.attempt.attempt_id, uuid.uuid4(), "host"))
+    assert not await store.renew(stranger, 30)
+    assert await store.renew(mine, 30)
+
+
+async def test_an_attempt_that_spent_nothing_can_be_taken_back_and_no_other(
+    store: PostgresTokens, gateways: Gateways
+) -> None:
+    mine = await claim(store)
+    await store.abandon(Attempt(uuid.uuid4(), mine.attempt.owner, "host"))
+    assert gateways.row()["attempt_id"] == mine.attempt.attempt_id
+    await store.abandon(mine.attempt)
+    assert (gateways.row()["attempt_id"], gateways.row()["lease_until"]) == (None, None)
