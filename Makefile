@@ -9,13 +9,19 @@ INVENTORY ?= inventories/sandbox
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export ANSIBLE_INVENTORY := $(INVENTORY)
+# Who is not root and whose sudo asks for a password is asked for it once.
+ifneq ($(shell id -u),0)
+ifneq ($(shell sudo -n true 2>/dev/null && echo yes),yes)
+export ANSIBLE_BECOME_ASK_PASS := true
+endif
+endif
 
 .PHONY: help
 help: ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 .PHONY: up
-up: $(VENV)/control ## install what is missing and deploy the stack of $(INVENTORY)
+up: $(VENV)/control ## install what is missing and deploy the stack (INVENTORY=inventories/sandbox unless you name another)
 	@ansible-playbook site.yml
 
 .PHONY: down
@@ -37,10 +43,6 @@ check: $(VENV)/dev ## the quick part of the tests, under a minute
 .PHONY: lint
 lint: $(VENV)/dev ## ruff, mypy, ansible-lint and yamllint
 	@tests/run lint
-
-.PHONY: unit
-unit: $(VENV)/dev
-	@tests/run unit
 
 .PHONY: test
 test: $(VENV)/dev ## the whole test suite

@@ -128,7 +128,7 @@ users:
     account:
       description: What the provider says of the account.
       type: dict
-      sample: {email_address: alice@example.com}
+      sample: {account: {uuid: 7d9f2c1e, email_address: alice@example.com}, organization: {name: Example}}
     last_error:
       description: Why the last refresh failed, if it did.
       type: str

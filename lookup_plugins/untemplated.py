@@ -6,8 +6,8 @@ name: untemplated
 author: LiteLLM OAuth kit maintainers (@litellm-oauth)
 short_description: Read a variable as the text that was given
 description:
-  - What is given with C(-e) counts as a template and is evaluated on the control node. A login code comes from somebody else,
-    who could put an expression into it. This lookup reads such a variable without evaluating it.
+  - What is given with C(-e) counts as a template and is evaluated on the control node. A login code comes
+    from somebody else, who could put an expression into it. This lookup reads a variable as it is.
 options:
   _terms:
     description: Names of variables.
@@ -35,7 +35,9 @@ from ansible.plugins.lookup import LookupBase
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]  # Ansible ships no types
-    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[str | None]:
+    def run(
+        self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any
+    ) -> list[str | None]:
         self.set_options(var_options=variables, direct=kwargs)
         # The mapping evaluates what its own methods return; dict's do not.
         values = [dict.get(variables or {}, term) for term in terms]

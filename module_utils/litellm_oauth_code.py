@@ -17,6 +17,8 @@ MAX_LENGTH = 8192
 _QUOTES = "\"'`<>\u201c\u201d\u2018\u2019"
 # RFC 6749 A.11: a code is printable ASCII. A space inside means that more than the code was pasted.
 _CODE = re.compile(r"[\x21-\x7e]{1,4096}")
+# What the instructions show where the code belongs. To send it would use the login up.
+_PLACEHOLDERS = ("PASTE-IT-HERE", "CODE", "<CODE>", "...", "YOUR_AUTH_CODE")
 _MEND = "Paste the code, code#state, or the whole address of the page that shows it."
 
 
@@ -39,7 +41,7 @@ def parse_code(text: str) -> LoginCode:
         code, state = _from_url(cleaned)
     else:
         code, _, state = cleaned.partition("#")
-    if not _CODE.fullmatch(code):
+    if not _CODE.fullmatch(code) or code in _PLACEHOLDERS:
         raise GatewayError(f"No authorization code was found in `code`. {_MEND}", "invalid_input")
     return LoginCode(code, state or None)
 
@@ -57,6 +59,12 @@ def _from_url(url: str) -> tuple[str, str]:
         raise GatewayError(
             "The provider ended the login, or consent was refused. Start a new login and approve it.",
             "code_rejected",
+        )
+    if "code_challenge" in parameters:
+        raise GatewayError(
+            "That is the address to open, not the page that it leads to. Open it, approve, and paste what "
+            "the page shows then.",
+            "invalid_input",
         )
     code, _, rest = parameters.get("code", [""])[0].partition("#")
     # Some pages put the state behind the code, as code#state: then it is the URL's fragment.

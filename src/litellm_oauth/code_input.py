@@ -13,6 +13,8 @@ MAX_LENGTH = 8192
 _QUOTES = "\"'`<>\u201c\u201d\u2018\u2019"
 # RFC 6749 A.11: a code is printable ASCII. A space inside means that more than the code was pasted.
 _CODE = re.compile(r"[\x21-\x7e]{1,4096}")
+# What the instructions show where the code belongs. To send it would use the login up.
+_PLACEHOLDERS = ("PASTE-IT-HERE", "CODE", "<CODE>", "...", "YOUR_AUTH_CODE")
 _ERROR = re.compile(r"[A-Za-z_]{1,64}")
 _MEND = "Paste the code, code#state, or the whole address of the page that shows it."
 
@@ -66,6 +68,11 @@ def _from_url(url: str) -> LoginCode:
     error = parameters.get("error", [""])[0]
     if error:
         raise CodeRejected(_refusal(error))
+    if "code_challenge" in parameters:
+        raise InvalidInput(
+            "That is the address to open, not the page that it leads to. Open it, approve, and paste what "
+            "the page shows then."
+        )
     code, _, rest = parameters.get("code", [""])[0].partition("#")
     # Some pages put the state behind the code, as code#state: then it is the URL's fragment.
     bare_fragment = split.fragment if split.fragment and "=" not in split.fragment else ""
@@ -74,7 +81,7 @@ def _from_url(url: str) -> LoginCode:
 
 
 def _checked(code: str) -> str:
-    if not _CODE.fullmatch(code):
+    if not _CODE.fullmatch(code) or code in _PLACEHOLDERS:
         raise InvalidInput(f"No authorization code was found in the text. {_MEND}")
     return code
 

@@ -95,7 +95,7 @@ class LoginFlow:
 
     def _match(self, code: LoginCode, logins: Sequence[PendingLogin], user: str) -> PendingLogin:
         """The one login the code belongs to. Only this user's are looked at, so others' stay unknown."""
-        again = f"Start a new login with {how_to_log_in(user)}."
+        again = f"Start a new login with {how_to_log_in(user, again=True)}."
         if code.state is None:
             # Which login a bare code belongs to is not known, so it counts for the newest one only.
             login = next(iter(logins), None)
@@ -107,6 +107,11 @@ class LoginFlow:
             if not found:
                 raise StateMismatch(f"The state belongs to no login of {user}. Nothing was changed. {again}")
             login = found[0]
+        if login.used and code.state is None:
+            raise NoPendingLogin(
+                f"No login of {user} is waiting for a code: the newest was completed or refused already. "
+                f"{again}"
+            )
         if login.used:
             raise NoPendingLogin(f"This login of {user} was used already; a code works once. {again}")
         if login.expired or login.verifier is None:
@@ -134,7 +139,7 @@ class LoginFlow:
             await self._logins.use_up(login.login_id, claimed_by, Note(actor, "login", user, "login_used_up"))
             raise CodeRejected(
                 "The provider refused the code: it is wrong, was used already, or is too old. "
-                f"Start a new login with {how_to_log_in(user)}."
+                f"Start a new login with {how_to_log_in(user, again=True)}."
             ) from None
         except (ProviderError, Unreadable):
             await self._logins.release(login.login_id, claimed_by)

@@ -9,12 +9,13 @@ import shlex
 from .errors import NotLoggedIn, ReauthRequired
 
 
-def how_to_log_in(user: str) -> str:
-    """The two commands, quoted so that they can be pasted."""
+def how_to_log_in(user: str, *, again: bool = False) -> str:
+    """The two commands, quoted so that they can be pasted. ``again``: also for who may be logged in."""
     # Ansible splits name=value at spaces and strips quotes; JSON it takes as it is.
     plain = re.fullmatch(r"[A-Za-z0-9_.@+-]+", user)
     extra = f"user={user}" if plain else shlex.quote(json.dumps({"user": user}, ensure_ascii=False))
-    return f"`{how_to_log_in_here(user)}` or `ansible-playbook oauth_login.yml -e {extra}`"
+    here, there = (" --force", " -e force=true") if again else ("", "")
+    return f"`{how_to_log_in_here(user)}{here}` or `ansible-playbook oauth_login.yml -e {extra}{there}`"
 
 
 def how_to_log_in_here(user: str) -> str:

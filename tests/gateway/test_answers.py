@@ -6,6 +6,7 @@ import pytest
 
 from litellm_oauth import errors
 from litellm_oauth.gateway.answers import UnknownKeyError, answer_for, chat_answer_for
+from litellm_oauth.messages import not_logged_in, reauth_required
 
 EXPECTED: list[tuple[errors.LitellmOAuthError, int]] = [
     (errors.InvalidInput("x"), 400),
@@ -69,13 +70,13 @@ def test_a_wait_is_told_in_whole_seconds_rounded_up(
     assert answer_for(error).headers.get("Retry-After") == header
 
 
-@pytest.mark.parametrize("error", [errors.NotLoggedIn("Nobody."), errors.ReauthRequired("Dead.")])
+@pytest.mark.parametrize("error", [not_logged_in("al ice"), reauth_required("al ice")])
 def test_a_chat_without_a_login_is_a_401_that_says_how_to_log_in(error: errors.LitellmOAuthError) -> None:
-    answer = chat_answer_for(error, user="alice", public_url="https://gate.example.com/")
+    answer = chat_answer_for(error, user="al ice", public_url="https://gate.example.com/")
     assert answer.status == 401
     assert error.message in answer.message
-    assert "https://gate.example.com/auth/claude/oauth/start" in answer.message
-    assert "litellm claude login --user alice" in answer.message
+    assert "GET https://gate.example.com/auth/claude/oauth/start?user_id=al%20ice" in answer.message
+    assert "litellm claude login --user 'al ice'" in answer.message
 
 
 def test_a_chat_while_the_database_is_down_is_a_503_with_a_wait() -> None:

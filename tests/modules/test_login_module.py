@@ -125,6 +125,19 @@ def test_a_malformed_code_fails_before_anything_is_sent(unsent: RunModule, code:
     assert "`code`" in result["msg"]
 
 
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("PASTE-IT-HERE", "Paste the code"),
+        ("https://claude.example/oauth/authorize?code=true&state=s&code_challenge=c", "the address to open"),
+    ],
+)
+def test_what_the_instructions_show_is_no_code(module: RunModule, code: str, said: str) -> None:
+    result = module("login", user="alice", code=code, gateway_url="http://127.0.0.1:1")
+    assert (result["failed"], result["error_code"]) == (True, "invalid_input")
+    assert said in result["msg"]
+
+
 def test_refused_consent_is_told_before_anything_is_sent(unsent: RunModule) -> None:
     address = "https://x.example/callback?error=access_denied&state=s"
     result = unsent("login", user="alice", code=address)

@@ -52,6 +52,19 @@ def test_text_without_a_code_is_refused_with_what_to_paste(text: str) -> None:
         parse_code(text)
 
 
+@pytest.mark.parametrize("text", ["PASTE-IT-HERE", "<CODE>", "CODE", "YOUR_AUTH_CODE"])
+def test_the_words_of_the_instructions_are_no_code(text: str) -> None:
+    with pytest.raises(InvalidInput, match="Paste the code"):
+        parse_code(text)
+
+
+def test_the_address_to_open_is_told_from_the_page_that_shows_the_code() -> None:
+    """Its parameter ``code=true`` would be taken for a code, and the pending login used up."""
+    address = "https://claude.example/oauth/authorize?code=true&state=s&code_challenge=c"
+    with pytest.raises(InvalidInput, match="the address to open"):
+        parse_code(address)
+
+
 def test_refused_consent_is_said_in_a_sentence() -> None:
     with pytest.raises(CodeRejected, match="Consent was refused"):
         parse_code(f"{CALLBACK}?error=access_denied&state=x")

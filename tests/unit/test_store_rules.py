@@ -1,4 +1,4 @@
-"""What PostgreSQL itself refuses: a step of somebody whose lease, attempt or generation is no longer the row's."""
+"""What PostgreSQL itself refuses: a step whose lease, attempt or generation is no longer the row's."""
 
 # ruff: noqa: S608 -- the names of our own tables, in statements for a throw-away database
 

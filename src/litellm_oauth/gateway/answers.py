@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from ..errors import (
     AlreadyLoggedIn,
@@ -24,7 +25,6 @@ from ..errors import (
     StorageUnavailable,
     Unreadable,
 )
-from ..messages import how_to_log_in_here
 
 # 503 tells a client to come again later; these are the errors that may pass without anybody's doing.
 _STATUS: tuple[tuple[type[LitellmOAuthError], int], ...] = (
@@ -94,8 +94,6 @@ def chat_answer_for(error: LitellmOAuthError, *, user: str, public_url: str) -> 
     answer = answer_for(error)
     if not isinstance(error, NotLoggedIn | ReauthRequired):
         return answer
-    hint = (
-        f"Log in: GET {public_url.rstrip('/')}/auth/claude/oauth/start with this key, "
-        f"or on the gateway: {how_to_log_in_here(user)}"
-    )
+    address = f"{public_url.rstrip('/')}/auth/claude/oauth/start?user_id={quote(user, safe='')}"
+    hint = f"Or begin here, with the key of this request: GET {address}"
     return ErrorAnswer(401, f"{error.message.rstrip()} {hint}", answer.code)

@@ -17,3 +17,5 @@ def write_to_log() -> None:
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    # The pool says each failed try, several a second; what it comes to is said by this package.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
