@@ -27,7 +27,7 @@ RUN --mount=type=secret,id=ca,target=/run/ca.pem --mount=type=cache,target=/root
     export UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never; \
     /opt/build/bin/uv venv --quiet --python "$(command -v python3)" /opt/venv \
  && /opt/build/bin/uv pip install --quiet --python /opt/venv/bin/python --require-hashes -r requirements/gateway.txt
-COPY pyproject.toml README.md ./
+COPY pyproject.toml ./
 COPY src/ src/
 COPY files/migrations/ files/migrations/
 RUN /opt/build/bin/hatchling build -t wheel -d dist \

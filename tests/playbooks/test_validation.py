@@ -16,6 +16,11 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("litellm_oauth_client_id", "", "litellm_oauth_client_id is empty: set it to the OAuth client"),
     ("litellm_oauth_port", "http", "litellm_oauth_port is"),
     ("litellm_oauth_workers", 0, "litellm_oauth_workers is 0: set it to a number between 1 and 64"),
+    (
+        "postgres_settings",
+        {"max_connections": "9"},
+        "postgres_settings.max_connections is 9, too few for the 0 of litellm_oauth_workers: set it to 10",
+    ),
     ("litellm_oauth_refresh_buffer", -5, "litellm_oauth_refresh_buffer is -5"),
     ("litellm_oauth_encryption_key", "obviously-not-a-key", "litellm_oauth_encryption_key is malformed"),
     ("litellm_oauth_master_key", "hunter2-hunter2-hunter2", "litellm_oauth_master_key is malformed"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -56,23 +59,59 @@ def test_a_new_database_password_is_taken_over_and_no_login_is_lost(
     assert changed(playbook("site.yml")) == 0
 
 
+def refused(stack: Stack, parameters: dict[str, Any]) -> str:
+    """What site.yml says of a configuration that it must refuse, while the gateway goes on as it was."""
+    before = stack.inspect("litellm")
+    (configuration,) = [Path(m["Source"]) for m in before["Mounts"] if m["Destination"] == "/app/config.yaml"]
+    content = configuration.read_text()
+    result = playbook(
+        "site.yml", "--extra-vars", json.dumps({"litellm_oauth_authorize_parameters": parameters})
+    )
+    after = stack.inspect("litellm")
+    assert result.returncode != 0
+    assert (after["Id"], after["State"]["StartedAt"]) == (before["Id"], before["State"]["StartedAt"])
+    # ... and would after a restart as well.
+    assert configuration.read_text() == content
+    return " ".join(result.stdout.split())
+
+
 def test_a_database_of_another_key_stops_the_deployment_before_the_gateway_is_replaced(
     stack: Stack, gateway: httpx.Client, login: int
 ) -> None:
     """As after a restored backup: the key check of the database is not this key's."""
-    image = stack.inspect("litellm")["Config"]["Image"]
-    running = stack.inspect("litellm")["Id"]
-    other = "litellm-oauth/gateway:test"
-    stack.engine.images.get(image).tag(other)
     rename = "UPDATE claude_oauth.key_checks SET key_id = translate(key_id, '{}', '{}')"
     digits = "0123456789abcdef", "123456789abcdef0"
     try:
         stack.sql(rename.format(*digits))
-        result = playbook("site.yml", litellm_oauth_image=other)
-        assert result.returncode != 0
-        assert "put that key back" in " ".join(result.stdout.split())
-        assert stack.inspect("litellm")["Id"] == running
+        assert "put that key back" in refused(stack, {"code": "true", "prompt": "login"})
         assert status(gateway, USER)["status"] == "active"
     finally:
         stack.sql(rename.format(*reversed(digits)))
-        stack.engine.images.remove(other)
+
+
+def test_a_configuration_that_the_gateway_would_not_start_with_leaves_the_running_one_alone(
+    stack: Stack, gateway: httpx.Client, login: int
+) -> None:
+    said = refused(stack, {"code": True})
+    assert "claude_oauth.provider.authorize_parameters" in said
+    assert "Traceback" not in said
+    assert status(gateway, USER)["status"] == "active"
+    assert changed(playbook("site.yml")) == 0
+
+
+def reaches_the_database(stack: Stack) -> bool:
+    """Whether a new connection with the gateway's own password succeeds."""
+    query = "psql -h db -U llmproxy -d litellm -c 'SELECT 1'"
+    return bool(
+        stack.exec("db", "sh", "-c", f'PGPASSWORD="$(cat /run/secrets/database_password)" {query}').rc == 0
+    )
+
+
+def test_a_password_change_that_was_broken_off_is_mended_by_the_next_run(stack: Stack) -> None:
+    """The secret was written, and the database never heard of it."""
+    other = "ALTER ROLE llmproxy PASSWORD 'an-obviously-fake-password'"
+    assert stack.exec("db", "psql", "-U", "postgres", "-c", other).rc == 0
+    assert not reaches_the_database(stack)
+    result = playbook("site.yml")
+    assert (result.returncode, changed(result)) == (0, 0), result.stdout
+    assert reaches_the_database(stack)
