@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import shutil
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,10 +32,39 @@ def test_another_encryption_key_is_refused_and_the_one_in_use_is_kept(
     before = stack.secrets()
     result = playbook("site.yml", litellm_oauth_encryption_key="0123456789abcdef" * 4)
     assert result.returncode != 0
-    assert "would make all of them unreadable" in " ".join(result.stdout.split())
+    assert "is not the one that the stored logins are encrypted with" in " ".join(result.stdout.split())
     assert "0123456789abcdef" * 4 not in result.stdout
     assert changed(result) == 0
     assert stack.secrets() == before
+    assert status(gateway, USER)["status"] == "active"
+
+
+@pytest.fixture
+def hidden_key(stack: Stack, tmp_path: Path) -> Iterator[dict[str, Path]]:
+    """The two files that hold the encryption key, each moved away; put back afterwards."""
+    files = {owner: stack.directory / "secrets" / owner / "encryption_key" for owner in ("source", "gateway")}
+    for owner, file in files.items():
+        shutil.copy2(file, tmp_path / owner)
+    yield files
+    for owner, file in files.items():
+        shutil.copy2(tmp_path / owner, file)
+        os.chown(file, *(2 * [(tmp_path / owner).stat().st_uid if owner == "source" else 10001]))
+
+
+def test_a_lost_encryption_key_is_taken_back_from_the_gateways_copy_and_never_made_anew(
+    stack: Stack, gateway: httpx.Client, login: int, hidden_key: dict[str, Path]
+) -> None:
+    key = hidden_key["source"].read_text()
+    hidden_key["source"].unlink()
+    result = playbook("site.yml")
+    assert (result.returncode, changed(result)) == (0, 0), result.stdout
+    assert hidden_key["source"].read_text() == key
+    for file in hidden_key.values():
+        file.unlink()
+    result = playbook("site.yml")
+    assert result.returncode != 0
+    assert "Put the file back from your backup" in " ".join(result.stdout.split())
+    assert not any(file.exists() for file in hidden_key.values())
     assert status(gateway, USER)["status"] == "active"
 
 
@@ -96,6 +128,17 @@ def test_a_configuration_that_the_gateway_would_not_start_with_leaves_the_runnin
     assert "claude_oauth.provider.authorize_parameters" in said
     assert "Traceback" not in said
     assert status(gateway, USER)["status"] == "active"
+    assert changed(playbook("site.yml")) == 0
+
+
+def test_a_port_that_somebody_else_holds_costs_no_running_gateway(stack: Stack) -> None:
+    before = stack.inspect("litellm")["Id"]
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        port = str(somebody.getsockname()[1])
+        result = playbook("site.yml", litellm_oauth_port=port)
+    assert result.returncode != 0
+    assert f"port {port} of localhost is taken" in " ".join(result.stdout.split())
+    assert stack.inspect("litellm")["Id"] == before
     assert changed(playbook("site.yml")) == 0
 
 
