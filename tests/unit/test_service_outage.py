@@ -15,9 +15,14 @@ from litellm_oauth.errors import SettingsError, StorageUnavailable
 from litellm_oauth.settings import DatabaseSettings
 from litellm_oauth.stores.database import Database
 from support.postgres import USER_KEYS, TestDatabase
-from support.service import ACTOR, KEY, Gateways, MovableClock, eventually
+from support.service import ACTOR, KEY, QUICK, Gateways, MovableClock, eventually
 
 OTHER_KEY = KEY[::-1]
+
+
+@pytest.fixture(autouse=True)
+def quick_limits(gateways: Gateways) -> None:
+    gateways.limits = QUICK
 
 
 async def test_without_the_database_a_valid_token_is_served_and_an_expired_one_is_not(
