@@ -66,6 +66,7 @@ async def test_many_requests_for_a_due_token_start_one_refresh(gateways: Gateway
     for _ in range(20):
         await asyncio.gather(first.access_token("alice"), second.access_token("alice"))
         await asyncio.sleep(0.01)
+    await eventually(gateways.refreshes)
     assert gateways.refreshes() == 1
 
 
@@ -85,7 +86,8 @@ async def test_a_caller_who_goes_away_does_not_take_the_answer_along(gateways: G
 async def test_a_login_during_a_refresh_wins_and_the_refreshed_token_is_revoked(gateways: Gateways) -> None:
     service = await gateways.open()
     await gateways.log_in(service)
-    gateways.sandbox.fault("token", "slow", seconds=0.5, after=True, grant_type="refresh_token")
+    # long enough for a whole login on a busy machine, and shorter than the tests' token_timeout
+    gateways.sandbox.fault("token", "slow", seconds=1.5, after=True, grant_type="refresh_token")
     refresh = asyncio.create_task(service.refresh("alice", force=True, actor=ACTOR))
     await eventually(lambda: gateways.row()["attempt_id"] is not None)
     await gateways.log_in(service)
