@@ -34,7 +34,7 @@ RUN /opt/build/bin/hatchling build -t wheel -d dist \
  && UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 \
     /opt/build/bin/uv pip install --quiet --offline --no-cache --no-deps --python /opt/venv/bin/python dist/*.whl
 # The folder that people are told to look into.
-RUN mkdir -p /app/.litellm /app/litellm/proxy/auth \
+RUN mkdir -p /app/.litellm /app/.litellm_journal /app/litellm/proxy/auth \
  && ln -s /opt/venv/lib/python3*/site-packages/litellm/proxy/auth/claude_oauth*.py /app/litellm/proxy/auth/
 
 FROM python
@@ -42,7 +42,7 @@ RUN echo 'litellm:x:10001:' >> /etc/group \
  && echo 'litellm:x:10001:10001:LiteLLM:/app:/bin/sh' >> /etc/passwd
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /app /app
-RUN chown 10001:10001 /app/.litellm && chmod 0700 /app/.litellm
+RUN chown 10001:10001 /app/.litellm* && chmod 0700 /app/.litellm*
 ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     HOME=/app \
     LANG=C.UTF-8 \
@@ -56,7 +56,7 @@ ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
     NUM_WORKERS=1
 WORKDIR /app
 USER 10001:10001
-VOLUME /app/.litellm
+VOLUME /app/.litellm /app/.litellm_journal
 EXPOSE 4000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
   CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:4000/health/liveliness', timeout=4)"]

@@ -14,11 +14,14 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
+from .attempts import Attempts
 from .background import Background
 from .changes import Changes
 from .cipher import Cipher
 from .clock import AuthorityClock
+from .disk import Disk
 from .errors import SettingsError, StorageUnavailable
+from .journal import Journal
 from .login import LoginFlow
 from .pkce import RandomBytes
 from .provider import Provider
@@ -67,8 +70,12 @@ async def open_service(
         )
     cipher = Cipher(settings.encryption_key, settings.encryption_keys_old, random_bytes=random_bytes)
     async with AsyncExitStack() as resources:
+        disk = Disk()
+        resources.callback(disk.close)
+        journal = Journal(settings.journal_dir, disk)
+        resources.callback(journal.close)
         database = await _open_database(settings.database, resources, patience, limits)
-        tokens = PostgresTokens(database)
+        tokens = PostgresTokens(database, settings.provider.token_url)
         await check_key(tokens, cipher)
         logins = PostgresLogins(database)
         client = await resources.enter_async_context(
@@ -84,8 +91,17 @@ async def open_service(
         reader = TokenReader(
             tokens, vault, memory, authority_clock, settings.refresh_buffer if settings.auto_refresh else None
         )
+        attempts = Attempts(tokens, journal, vault, provider, memory, authority_clock)
         refresher = Refresher(
-            tokens, vault, provider, reader, changes, authority_clock, host=actor.origin, random=random
+            tokens,
+            attempts,
+            vault,
+            provider,
+            reader,
+            changes,
+            authority_clock,
+            forced_per_day=settings.forced_refreshes_per_day,
+            random=random,
         )
         background = Background(
             tokens,

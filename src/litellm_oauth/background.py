@@ -1,4 +1,4 @@
-"""The background loop: refresh all who are due, remember who used a token, forget old logins."""
+"""The background loop: replay the journal, refresh who is due, note who used a token, forget old logins."""
 
 from __future__ import annotations
 
@@ -133,6 +133,7 @@ class Background:
         """One pass; returns the seconds until the next. What is due comes first: it cannot wait."""
         # Replicas that started together drift apart.
         pause = INTERVAL * (0.8 + 0.4 * self._random())
+        await self._refresher.replay()
         if self._auto_refresh:
             pause = await self._refresh(pause)
         await self._touch()

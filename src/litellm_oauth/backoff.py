@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .stores import TokenRow
+from .errors import ProviderError, Unreadable
+from .stores import Failure, ProviderState, TokenRow
 
 FIRST_WAIT = 5.0
 LONGEST_WAIT = 900.0
+# For all users: after a 429 without Retry-After, and after so many failures in a row of any kind.
+FIRST_REST = 30.0
+FAILURES_FOR_ALL = 3
+LONGEST_REST_FOR_ALL = 300.0
+UNREADABLE_WAIT = 300.0
 # After a success: a token that is refused or already due again within this time is not refreshed at once.
 SHORTEST_REST = 10.0
 LONGEST_REST = 60.0
 RATE_LIMITED = "rate_limited"
+ANSWER_LOST = "answer_lost"
 # After these the refresh token may be used up although no answer came.
-MAYBE_SPENT = frozenset({"timeout", "answer_lost", "garbage", "server_error"})
+MAYBE_SPENT = frozenset({"timeout", ANSWER_LOST, "garbage", "server_error"})
 
 
 def rest_after(expires_in: float) -> float:
@@ -21,8 +28,42 @@ def rest_after(expires_in: float) -> float:
     return min(LONGEST_REST, max(SHORTEST_REST, expires_in / 2))
 
 
-def wait_after_failure(
-    row: TokenRow, now: float, *, retry_after: float | None, maybe_spent: bool, random: Callable[[], float]
+def failure_of(
+    row: TokenRow, error: ProviderError | Unreadable, now: float, random: Callable[[], float]
+) -> Failure:
+    """What an attempt on ``row`` leaves behind that ended with ``error``."""
+    reason = str(getattr(error, "reason", None) or getattr(error, "error", None) or error.code)
+    text = describe(reason, error.message)
+    if isinstance(error, Unreadable):
+        return Failure(text, UNREADABLE_WAIT)
+    retry_after = getattr(error, "retry_after", None)
+    maybe_spent = getattr(error, "maybe_spent", False)
+    wait = _wait(row, now, retry_after, maybe_spent, random)
+    rest = rest_for_all(row.provider, reason, retry_after, random)
+    return Failure(text, wait, rest, counts=True)
+
+
+def rest_for_all(
+    provider: ProviderState, reason: str, retry_after: float | None, random: Callable[[], float]
+) -> float | None:
+    """Seconds that all users leave the provider in peace after one more failure, or None.
+
+    At once where the provider asked for it (429, or a Retry-After); after the third failure in a row where
+    it is broken, because the first may be about one user only.
+    """
+    failures = provider.failures + 1
+    jitter = 1 + random() / 4
+    if reason == RATE_LIMITED:
+        return max(retry_after or 0.0, min(LONGEST_WAIT, FIRST_REST * 2.0 ** min(failures - 1, 10)) * jitter)
+    if retry_after is not None:
+        return retry_after
+    if failures < FAILURES_FOR_ALL:
+        return None
+    return min(LONGEST_REST_FOR_ALL, FIRST_WAIT * 2.0 ** min(failures - FAILURES_FOR_ALL, 10)) * jitter
+
+
+def _wait(
+    row: TokenRow, now: float, retry_after: float | None, maybe_spent: bool, random: Callable[[], float]
 ) -> float:
     """Seconds until the next try: twice the last wait and up to a quarter more, or longer by Retry-After.
 

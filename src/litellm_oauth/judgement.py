@@ -15,6 +15,7 @@ from .tokens import AccessToken
 # How long a user rests whose freshly refreshed token the API refused: refreshing does not mend that.
 REJECTED_WAIT = 300.0
 REJECTED = "rejected"
+DAY = 86_400.0
 
 
 class RejectedTooSoon(CoolingDown):
@@ -62,9 +63,10 @@ class Refreshed:
     saved: bool = True
 
 
-def judge(row: TokenRow, need: Need, now: float) -> None:
+def judge(row: TokenRow, need: Need, now: float, forced_per_day: int) -> None:
     """Return where the refresh token of an idle row may be spent for ``need``.
 
+    ``forced_per_day``: so often a user's refresh may be forced in a day (UTC).
     Raises ReauthRequired, CoolingDown, RejectedTooSoon.
     """
     user = row.user_id
@@ -78,6 +80,18 @@ def judge(row: TokenRow, need: Need, now: float) -> None:
             f"An earlier refresh for {user} on {row.attempt_host or 'another host'} ended without a word, so "
             "its refresh token may be spent. It is tried once more when the access token has expired.",
             retry_after=left,
+        )
+    if row.provider.rests_for > 0:
+        raise CoolingDown(
+            f"The provider is left in peace by everybody for {row.provider.rests_for:.0f} s more. "
+            f"The reason: {row.provider.reason}",
+            retry_after=row.provider.rests_for,
+        )
+    if need.reason == "forced" and row.forced_today >= forced_per_day:
+        raise CoolingDown(
+            f"The token of {user} was refreshed by force {row.forced_today} times today (UTC), which is the "
+            "limit (claude_oauth.forced_refreshes_per_day). Without force it is refreshed when it is due.",
+            retry_after=DAY - now % DAY,
         )
     wait = cooling_for(row, now)
     if wait > 0:

@@ -1,7 +1,8 @@
 """The refresh of one user: judge the row, take the lease, ask the provider, save where nothing moved.
 
-One refresh at a time per user: in this process by one task per user, across processes by the row's lease.
-The task belongs to nobody who waits for it, so that no cancelled caller can lose an answer.
+One refresh at a time per user: in this process by one task per user, on this host by a lock, everywhere by
+the row's lease. The task belongs to nobody who waits for it, so that no cancelled caller can lose an answer.
+How an answer outlives the process is in ``attempts``.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import asyncio
 import logging
 import random as random_module
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from . import messages
-from .backoff import describe, rest_after, wait_after_failure
+from .attempts import Attempts
+from .backoff import describe, failure_of, reason_of, rest_after
 from .changes import Changes
 from .clock import AuthorityClock
 from .errors import (
@@ -26,12 +28,12 @@ from .errors import (
     Unreadable,
 )
 from .grant import Grant
+from .journal import Condemned, Failed, Record
 from .judgement import REJECTED, Need, Refreshed, RejectedTooSoon, judge
-from .late import LateSteps
 from .provider import Provider
 from .reader import TokenReader
 from .results import Actor
-from .stores import Attempt, Claim, Note, Sealed, TokenRow, TokenStore
+from .stores import Attempt, Claim, Failure, Note, TokenRow, TokenStore
 from .tokens import AccessToken
 from .vault import REFRESH, Vault
 
@@ -41,7 +43,6 @@ LEASE = 30.0
 LOOK_AGAIN = 1.0
 # What a refresh takes beyond the provider's own time-out.
 SLACK = 10.0
-UNREADABLE_WAIT = 300.0
 
 
 class Refresher:
@@ -50,28 +51,29 @@ class Refresher:
     def __init__(
         self,
         store: TokenStore,
+        attempts: Attempts,
         vault: Vault,
         provider: Provider,
         reader: TokenReader,
         changes: Changes,
         clock: AuthorityClock,
         *,
-        host: str,
+        forced_per_day: int,
         random: Callable[[], float] = random_module.random,
     ) -> None:
         self._store = store
+        self._attempts = attempts
         self._vault = vault
         self._provider = provider
         self._reader = reader
         self._memory = reader.memory
         self._changes = changes
         self._clock = clock
-        self._host = host
+        self._forced_per_day = forced_per_day
         self._random = random
         self._process = uuid.uuid4()
         self._flights: dict[str, tuple[asyncio.Task[Refreshed], int]] = {}
         self._tasks: set[asyncio.Task[Refreshed]] = set()
-        self._late = LateSteps()
 
     async def ensure(self, user: str, need: Need) -> Refreshed:
         """Have ``need`` satisfied by the one refresh of this user, started now or running already.
@@ -103,24 +105,30 @@ class Refresher:
         try:
             claim = await self._store.claim_due(buffer, attempt, LEASE, actor, doubtful=self._store.steady)
         except StorageUnavailable:
-            self._abandon(str(attempt.attempt_id), attempt)
+            await self._attempts.abandon(attempt)
             raise
         if claim is None:
             return None
         user = claim.row.user_id
         if user in self._flights:
             # That flight waits for this very lease, and will find the row refreshed.
-            return await asyncio.shield(self._task(self._spend(claim, actor)))
-        return await asyncio.shield(self._fly_alone(user, self._spend(claim, actor), Need.MOST_URGENT)[0])
+            return await asyncio.shield(self._task(self._spend_alone(claim, actor)))
+        return await asyncio.shield(
+            self._fly_alone(user, self._spend_alone(claim, actor), Need.MOST_URGENT)[0]
+        )
+
+    async def replay(self) -> None:
+        """Write what processes of this host that are gone left in the journal. Raises StorageUnavailable."""
+        await self._attempts.replay()
 
     async def close(self, grace: float) -> None:
         """Let what was started come to its end, for ``grace`` seconds at most."""
-        tasks = [*self._tasks, *self._late.tasks]
-        if tasks:
-            _, pending = await asyncio.wait(tasks, timeout=grace)
+        if self._tasks:
+            _, pending = await asyncio.wait([*self._tasks], timeout=grace)
             for task in pending:
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
+        await self._attempts.close(grace)
 
     def _task(self, work: Coroutine[Any, Any, Refreshed]) -> asyncio.Task[Refreshed]:
         task = asyncio.create_task(work, name="litellm_oauth refresh")
@@ -154,16 +162,21 @@ class Refresher:
         with self._changes.watch(user) as watch:
             while True:
                 watch.reset()
-                await self._late.settle(user)
                 row, token = await self._reader.look(user)
                 if need.satisfied_by(token, self._clock.now()):
                     return Refreshed(token, refreshed=False)
+                own = row.attempt_host == self._attempts.host
                 wait = row.leased_for
-                if wait <= 0:
-                    await self._judge(row, need)
-                    claim = await self._claim(row, need.actor)
-                    if claim is not None:
-                        return await self._spend(claim, need.actor)
+                if wait <= 0 or own:
+                    # An own lease whose host lock is free belongs to a process that is gone.
+                    hold = self._attempts.hold(user)
+                    if hold is not None:
+                        with hold:
+                            result = await self._try(row, need)
+                        if result is not None:
+                            return result
+                        if own:
+                            continue
                     wait = LOOK_AGAIN
                 if loop.time() >= deadline:
                     raise ProviderUnavailable(
@@ -174,36 +187,52 @@ class Refresher:
                     )
                 await watch.wait(min(wait, LOOK_AGAIN))
 
+    async def _try(self, row: TokenRow, need: Need) -> Refreshed | None:
+        """Spend the token under this host's lock; None where the row has to be read again."""
+        settled = await self._attempts.settle(row)
+        if settled is None:
+            return None
+        await self._judge(settled, need)
+        claim = await self._claim(settled, need)
+        return None if claim is None else await self._spend(claim, need.actor)
+
     async def _judge(self, row: TokenRow, need: Need) -> None:
         try:
-            judge(row, need, self._clock.now())
+            judge(row, need, self._clock.now(), self._forced_per_day)
         except RejectedTooSoon as error:
             # Persisted, so that every process leaves this user's refresh token alone.
             note = Note(need.actor, "refresh", row.user_id, error.code, REJECTED)
-            await self._store.cool(
-                row.user_id, row.generation, describe(REJECTED, error.message), error.retry_after, note
-            )
+            failure = Failure(describe(REJECTED, error.message), error.retry_after)
+            await self._store.cool(row, failure, note)
             raise
 
-    async def _claim(self, row: TokenRow, actor: Actor) -> Claim | None:
+    async def _claim(self, row: TokenRow, need: Need) -> Claim | None:
         attempt = self._attempt()
         try:
             return await self._store.claim(
-                row.user_id, row.generation, attempt, LEASE, actor, doubtful=self._store.steady
+                row,
+                attempt,
+                LEASE,
+                need.actor,
+                doubtful=self._store.steady,
+                forced=need.reason == "forced",
             )
         except StorageUnavailable:
-            self._abandon(row.user_id, attempt)
+            # The lease may have been taken although its answer did not come: nothing was spent, so say so.
+            await self._attempts.abandon(attempt)
             raise
 
-    def _abandon(self, chain: str, attempt: Attempt) -> None:
-        """The lease may have been taken although its answer did not come: nothing was spent, so say so."""
-
-        async def abandon() -> None:
-            await self._store.abandon(attempt)
-
-        self._late.add(chain, "the end of an attempt that spent nothing", abandon)
+    async def _spend_alone(self, claim: Claim, actor: Actor) -> Refreshed:
+        user = claim.row.user_id
+        hold = self._attempts.hold(user)
+        if hold is None or not await self._store.renew(claim, LEASE):
+            await self._attempts.abandon(claim.attempt)
+            raise CoolingDown(f"The token of {user} is being refreshed already.", retry_after=LOOK_AGAIN)
+        with hold:
+            return await self._spend(claim, actor)
 
     async def _spend(self, claim: Claim, actor: Actor) -> Refreshed:
+        """The one place where a refresh token is spent. The caller holds this host's lock for the user."""
         user = claim.row.user_id
         self._clock.observe(claim.row.read_at)
         if claim.doubted_host is not None:
@@ -215,21 +244,21 @@ class Refresher:
         try:
             refresh_token = self._vault.open_optional(claim.row.refresh_token, user, REFRESH) or ""
         except Unreadable as error:
-            await self._fail(claim, actor, error, UNREADABLE_WAIT)
+            await self._attempts.end(claim, None, self._failed(claim, actor, error))
             raise
+        record = await self._attempts.begin(claim)
         asked_at = self._clock.now()
         try:
             grant = await self._ask(claim, refresh_token)
         except InvalidGrant:
-            if await self._condemn(claim, actor):
+            if await self._condemn(claim, record, actor):
                 raise messages.reauth_required(user) from None
             return await self._whoever_came_first(user)
         except ProviderError as error:
-            if await self._fail(claim, actor, error, self._wait(claim.row, error)):
+            if await self._attempts.end(claim, record, self._failed(claim, actor, error)):
                 raise
             return await self._whoever_came_first(user)
-        # From here on the only copy of a rotated token is in this process. (The journal's place.)
-        return await self._keep(claim, grant, asked_at, Note(actor, "refresh", user, "refreshed"))
+        return await self._keep(claim, record, grant, asked_at, Note(actor, "refresh", user, "refreshed"))
 
     async def _ask(self, claim: Claim, refresh_token: str) -> Grant:
         renewal = asyncio.create_task(self._renew(claim))
@@ -247,34 +276,24 @@ class Refresher:
             except StorageUnavailable:
                 continue
 
-    async def _keep(self, claim: Claim, grant: Grant, asked_at: float, note: Note) -> Refreshed:
+    async def _keep(
+        self, claim: Claim, record: Record, grant: Grant, asked_at: float, note: Note
+    ) -> Refreshed:
         user, before = claim.row.user_id, claim.row
         rest = rest_after(grant.expires_in)
         sealed = self._vault.seal_grant(user, grant, asked_at=asked_at, before=before, rest=rest)
         token = AccessToken(grant.access_token, before.generation + 1, sealed.expires_at)
         try:
             with self._memory.reading(user) as reading:
-                row = await self._store.save(claim, sealed, note)
+                row = await self._attempts.save(claim, record, sealed, note)
         except StorageUnavailable:
             self._memory.put(user, token, due_at=token.expires_at, now=self._clock.now())
-            self._late.add(user, "a refreshed token", lambda: self._save_late(claim, grant, sealed, note))
             return Refreshed(token, refreshed=True, saved=False)
         if row is None:
-            await self._discard(before, grant)
             return await self._whoever_came_first(user)
         self._reader.remember(row, token, overtaken=reading.overtaken)
         _log.info("refreshed the token of %s (generation %d)", user, row.generation)
         return Refreshed(token, refreshed=True)
-
-    async def _save_late(self, claim: Claim, grant: Grant, sealed: Sealed, note: Note) -> None:
-        if await self._store.save(claim, sealed, note) is not None:
-            return
-        # Either somebody else came first, or an earlier try was committed and only its answer was lost. Then
-        # the token is in use, perhaps already refreshed again, and must not be revoked.
-        row = await self._store.load(claim.row.user_id)
-        next_generation = claim.row.generation + 1
-        if row is None or (row.generation == next_generation and row.access_token != sealed.access_token):
-            await self._discard(claim.row, grant)
 
     async def _whoever_came_first(self, user: str) -> Refreshed:
         """A login or a logout happened meanwhile: its act wins."""
@@ -283,60 +302,21 @@ class Refresher:
             raise CoolingDown(f"The token of {user} changed meanwhile. Try again.", retry_after=LOOK_AGAIN)
         return Refreshed(token, refreshed=False)
 
-    async def _discard(self, before: TokenRow, grant: Grant) -> None:
-        """Revoke an answer that nobody will use."""
-        user = before.user_id
-        entry = self._memory.entries.get(user)
-        if entry is not None and entry.token.value == grant.access_token:
-            self._memory.drop(user)
-        spent = self._vault.open_optional(before.refresh_token, user, REFRESH)
-        if grant.refresh_token is not None and grant.refresh_token != spent:
-            await self._provider.revoke(grant.refresh_token, "refresh_token")
-        else:
-            # The refresh token did not rotate and may be the one that the winner stored.
-            await self._provider.revoke(grant.access_token, "access_token")
-
-    async def _condemn(self, claim: Claim, actor: Actor) -> bool:
+    async def _condemn(self, claim: Claim, record: Record, actor: Actor) -> bool:
         """Mark the login dead. False where a login or logout came first."""
+        user = claim.row.user_id
         text = describe("invalid_grant", "the provider refused the stored refresh token")
-        note = Note(actor, "refresh", claim.row.user_id, "reauth_required")
-        condemned = await self._write(
-            claim, "the end of a login", lambda: self._store.condemn(claim, text, note)
-        )
+        note = Note(actor, "refresh", user, "reauth_required")
+        condemned = await self._attempts.end(claim, record, Condemned(text, note))
         if condemned:
-            _log.warning(
-                "the provider refused the refresh token of %s: a new login is needed", claim.row.user_id
-            )
+            _log.warning("the provider refused the refresh token of %s: a new login is needed", user)
         return condemned
 
-    async def _fail(self, claim: Claim, actor: Actor, error: ProviderError | Unreadable, wait: float) -> bool:
-        """Record a failure. False where a login or logout came first."""
-        reason = getattr(error, "reason", None) or getattr(error, "error", None) or error.code
-        note = Note(actor, "refresh", claim.row.user_id, error.code, reason)
-        text = describe(reason, error.message)
-        _log.warning("the token of %s was not refreshed: %s", claim.row.user_id, text)
-        return await self._write(claim, "a failed refresh", lambda: self._store.fail(claim, text, wait, note))
-
-    async def _write(self, claim: Claim, what: str, step: Callable[[], Awaitable[bool]]) -> bool:
-        """Run a step now, or as soon as the store is back."""
-
-        async def again() -> None:
-            await step()
-
-        try:
-            return await step()
-        except StorageUnavailable:
-            self._late.add(claim.row.user_id, what, again)
-            return True
-
-    def _wait(self, row: TokenRow, error: ProviderError) -> float:
-        return wait_after_failure(
-            row,
-            self._clock.now(),
-            retry_after=getattr(error, "retry_after", None),
-            maybe_spent=getattr(error, "maybe_spent", False),
-            random=self._random,
-        )
+    def _failed(self, claim: Claim, actor: Actor, error: ProviderError | Unreadable) -> Failed:
+        user = claim.row.user_id
+        failure = failure_of(claim.row, error, self._clock.now(), self._random)
+        _log.warning("the token of %s was not refreshed: %s", user, failure.last_error)
+        return Failed(failure, Note(actor, "refresh", user, error.code, reason_of(failure.last_error)))
 
     def _attempt(self) -> Attempt:
-        return Attempt(uuid.uuid4(), self._process, self._host)
+        return Attempt(uuid.uuid4(), self._process, self._attempts.host)

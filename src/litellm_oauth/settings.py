@@ -65,6 +65,8 @@ class Settings:
     auto_refresh: bool
     refresh_buffer: float
     token_file: Path
+    journal_dir: Path
+    forced_refreshes_per_day: int
     encryption_key: str = field(repr=False)
     encryption_keys_old: tuple[str, ...] = field(repr=False)
     anonymous_api: bool
@@ -123,6 +125,8 @@ def parse_settings(section: Mapping[str, Any], environ: Mapping[str, str]) -> Se
         auto_refresh=top.boolean("auto_refresh", True),
         refresh_buffer=top.number("refresh_buffer", 300, low=0, high=86_400),
         token_file=Path(top.text("token_file", "~/.litellm/claude_tokens.json")).expanduser(),
+        journal_dir=Path(top.text("journal_dir", "~/.litellm_journal")).expanduser(),
+        forced_refreshes_per_day=round(top.number("forced_refreshes_per_day", 24, low=0, high=10_000)),
         encryption_key=top.secret("encryption_key", ENCRYPTION_KEY),
         encryption_keys_old=tuple(env.get(OLD_ENCRYPTION_KEYS).replace(",", " ").split()),
         anonymous_api=anonymous_api,

@@ -14,12 +14,20 @@ from litellm_oauth.assembly import open_service
 from litellm_oauth.service import TokenService
 from litellm_oauth.settings import parse_settings
 from support.gateway import Configuration, Gateway, build_gateway
-from support.postgres import TestDatabase, database, empty_database, migrated_template, postgres_server
+from support.postgres import (
+    TestDatabase,
+    database,
+    empty_database,
+    external_database,
+    migrated_template,
+    postgres_server,
+)
 from support.sandbox import SandboxProvider, sandbox, sandbox_process
 
 __all__ = [
     "database",
     "empty_database",
+    "external_database",
     "migrated_template",
     "postgres_server",
     "sandbox",
@@ -37,6 +45,8 @@ def configuration(tmp_path: Path, database: TestDatabase, sandbox: SandboxProvid
         "public_url": "http://localhost:4000",
         "allowed_api_bases": [sandbox.url],
         "provider": sandbox.provider_settings(),
+        "journal_dir": str(tmp_path / "journal"),
+        "token_file": str(tmp_path / "tokens" / "claude_tokens.json"),
     }
     path.write_text(yaml.safe_dump({"model_list": [], "claude_oauth": section}))
     secrets = {

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from litellm_oauth.stores.migrations import migrations_folder
 from support.gateway import Configuration
 
 Prepare = Callable[..., subprocess.CompletedProcess[str]]
@@ -33,7 +34,8 @@ def test_an_empty_database_gets_its_tables_and_a_second_run_says_nothing(
 ) -> None:
     first = prepare(**empty_database_url)
     assert (first.returncode, first.stderr) == (0, "")
-    assert first.stdout == "applied the migration 0001_claude_oauth.sql\n"
+    names = sorted(path.name for path in migrations_folder().glob("*.sql"))
+    assert first.stdout == "".join(f"applied the migration {name}\n" for name in names)
     second = prepare(**empty_database_url)
     assert (second.returncode, second.stdout, second.stderr) == (0, "", "")
 

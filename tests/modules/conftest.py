@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,9 +20,9 @@ __all__ = ["database", "migrated_template", "postgres_server", "sandbox", "sandb
 
 
 @pytest.fixture
-def stored(database: TestDatabase, sandbox: SandboxProvider) -> Gateways:
+def stored(database: TestDatabase, sandbox: SandboxProvider, tmp_path: Path) -> Gateways:
     """The rows of the gateway, to plant some and to change them."""
-    return Gateways(database, sandbox)
+    return Gateways(database, sandbox, tmp_path)
 
 
 @pytest.fixture

@@ -4,8 +4,6 @@ The throw-away server is made of the machine's own PostgreSQL programs, on a ran
 durability. Each test process has a database of its own; each test finds it with all migrations and no rows.
 """
 
-# ruff: noqa: S608 -- the names of our own tables, in statements for a throw-away database
-
 from __future__ import annotations
 
 import asyncio
@@ -40,6 +38,7 @@ TOKENS = 'claude_oauth."LiteLLM_ClaudeOAuthTokens"'
 LOGINS = 'claude_oauth."LiteLLM_ClaudeOAuthLogins"'
 AUDIT = 'claude_oauth."LiteLLM_ClaudeOAuthAudit"'
 USER_KEYS = 'claude_oauth."LiteLLM_ClaudeOAuthUserKeys"'
+_PROTECT_AUDIT = Path(__file__).resolve().parents[2] / "roles/postgres/files/protect_audit.sql"
 
 
 class PostgresServer:
@@ -78,6 +77,11 @@ class PostgresServer:
         with self.admin() as connection:
             query = sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0")
             connection.execute(query.format(sql.Identifier(name), sql.Identifier(OWNER)))
+
+    def protect_audit(self, database: str) -> None:
+        """What the role postgres does in the gateway's database in each of its runs."""
+        with self.admin(database) as connection:
+            connection.execute(_PROTECT_AUDIT.read_bytes())
 
     def drop_database(self, name: str) -> None:
         with self.admin() as connection:
@@ -139,8 +143,13 @@ class TestDatabase:
         """Take all rows away, by a superuser those of the audit too: to make a new one takes far longer."""
         with self.server.admin(self.name) as connection:
             connection.execute("SET session_replication_role = replica")
-            for table in (TOKENS, LOGINS, AUDIT, USER_KEYS, "claude_oauth.key_checks"):
-                connection.execute(f"DELETE FROM {table}".encode())
+            tables = connection.execute(
+                "SELECT tablename FROM pg_tables "
+                "WHERE schemaname = 'claude_oauth' AND tablename <> 'schema_migrations'"
+            ).fetchall()
+            for table in tables:
+                name = sql.Identifier("claude_oauth", table["tablename"])
+                connection.execute(sql.SQL("DELETE FROM {}").format(name))
 
     def let_in(self) -> None:
         with self.server.admin() as connection:
@@ -162,16 +171,24 @@ def postgres_server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def empty_database(postgres_server: PostgresServer) -> Iterator[TestDatabase]:
-    """A database without any tables."""
+def external_database(postgres_server: PostgresServer) -> Iterator[TestDatabase]:
+    """A database without any tables, on a server that the kit has not made."""
     with _database(postgres_server) as found:
         yield found
+
+
+@pytest.fixture
+def empty_database(external_database: TestDatabase) -> TestDatabase:
+    """A database without any tables, as the kit makes it."""
+    external_database.server.protect_audit(external_database.name)
+    return external_database
 
 
 @pytest.fixture(scope="session")
 def migrated_template(postgres_server: PostgresServer) -> Iterator[TestDatabase]:
     """The database with all migrations that the tests of this process use one after the other."""
     with _database(postgres_server) as found:
+        postgres_server.protect_audit(found.name)
         asyncio.run(migrate(found.parameters, read_migrations(migrations_folder())))
         yield found
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -44,9 +45,13 @@ class MovableClock:
 
 
 class Gateways:
-    """Opens services on one database and one provider, and closes them all."""
+    """Opens services on one database and one provider, and closes them all.
 
-    def __init__(self, database: TestDatabase, sandbox: SandboxProvider) -> None:
+    Services of the same ``host`` share a journal and the host's locks, as the processes of one machine do.
+    """
+
+    def __init__(self, database: TestDatabase, sandbox: SandboxProvider, folder: Path) -> None:
+        self.folder = folder
         self.database = database
         self.sandbox = sandbox
         self.limits = PATIENT
@@ -55,12 +60,22 @@ class Gateways:
     def settings(self, **changes: Any) -> Settings:
         """Settings for this database and provider; ``provider`` is merged, all else replaced."""
         provider = {**self.sandbox.provider_settings(), "token_timeout": 2, **changes.pop("provider", {})}
-        section = {"sandbox": True, "encryption_key": KEY, "provider": provider, **changes}
+        section = {
+            "sandbox": True,
+            "encryption_key": KEY,
+            "provider": provider,
+            "journal_dir": str(self.journal()),
+            **changes,
+        }
         environment = {
             "LITELLM_OAUTH_DATABASE_URL": self.database.settings.url,
             "LITELLM_OAUTH_DATABASE_PASSWORD": self.database.settings.password or "",
         }
         return parse_settings(section, environment)
+
+    def journal(self, host: str = "host") -> Path:
+        """The journal's folder on a host."""
+        return self.folder / host / "journal"
 
     async def open_with_old_keys(self, key: str, *old: str) -> TokenService:
         """A service that encrypts with ``key`` and still reads what the ``old`` keys encrypted."""
@@ -74,6 +89,7 @@ class Gateways:
         host: str = "host",
         **changes: Any,
     ) -> TokenService:
+        changes = {"journal_dir": str(self.journal(host)), **changes}
         return await self._start(self.settings(**changes), clock, settling)
 
     async def _start(
@@ -164,8 +180,10 @@ async def eventually(check: Callable[[], Any], seconds: float = 5.0) -> Any:
 
 
 @pytest_asyncio.fixture
-async def gateways(database: TestDatabase, sandbox: SandboxProvider) -> AsyncIterator[Gateways]:
+async def gateways(
+    database: TestDatabase, sandbox: SandboxProvider, tmp_path: Path
+) -> AsyncIterator[Gateways]:
     """A factory of services; whatever it opened is closed after the test."""
-    made = Gateways(database, sandbox)
+    made = Gateways(database, sandbox, tmp_path)
     yield made
     await made.close()

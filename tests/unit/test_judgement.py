@@ -7,41 +7,27 @@ from typing import Any
 
 import pytest
 
-from litellm_oauth.backoff import LONGEST_WAIT, describe, rest_after, wait_after_failure
-from litellm_oauth.errors import CoolingDown, InvalidInput, ReauthRequired
+from litellm_oauth.backoff import LONGEST_WAIT, describe, failure_of, rest_after
+from litellm_oauth.errors import CoolingDown, InvalidInput, ProviderUnavailable, ReauthRequired
 from litellm_oauth.judgement import REJECTED as REFUSED
-from litellm_oauth.judgement import Need, RejectedTooSoon, judge
+from litellm_oauth.judgement import Need, RejectedTooSoon
+from litellm_oauth.judgement import judge as judge_by_limit
 from litellm_oauth.results import Actor
 from litellm_oauth.status import user_status
 from litellm_oauth.stores import RowStatus, TokenRow
 from litellm_oauth.stores.memory import RECHECK, TokenMemory
 from litellm_oauth.tokens import AccessToken, Freshness, Status, check_user_id, freshness
+from support.rows import NOW, ROW
 
-NOW = 1000.0
 ACTOR = Actor("test", "here")
-ROW = TokenRow(
-    user_id="alice",
-    access_token="sealed",
-    refresh_token="sealed",
-    expires_at=NOW + 3600,
-    refresh_expires_at=None,
-    scopes=(),
-    account=None,
-    generation=3,
-    status=RowStatus.ACTIVE,
-    last_error=None,
-    next_attempt_at=None,
-    attempt_host=None,
-    refresh_count=0,
-    updated_at=NOW,
-    leased_for=0.0,
-    in_doubt=False,
-    read_at=NOW,
-)
 EXPIRING = Need("expiring", 3, 300.0, ACTOR)
 PATIENT = Need("expiring", 3, 300.0, ACTOR, patient=True)
 FORCED = Need("forced", 3, None, ACTOR)
 REJECTED = Need("rejected", 3, None, ACTOR)
+
+
+def judge(row: TokenRow, need: Need, now: float) -> None:
+    judge_by_limit(row, need, now, 3)
 
 
 def failed(reason: str, **changes: Any) -> TokenRow:
@@ -115,9 +101,8 @@ def test_a_need_is_satisfied_by_a_newer_token_or_by_enough_time_left() -> None:
 def wait(
     row: TokenRow, retry_after: float | None = None, maybe_spent: bool = False, random: float = 0.0
 ) -> float:
-    return wait_after_failure(
-        row, NOW, retry_after=retry_after, maybe_spent=maybe_spent, random=lambda: random
-    )
+    error = ProviderUnavailable("because", reason="timeout", retry_after=retry_after, maybe_spent=maybe_spent)
+    return failure_of(row, error, NOW, lambda: random).wait
 
 
 def test_waits_double_up_to_a_limit_with_up_to_a_quarter_of_jitter() -> None:

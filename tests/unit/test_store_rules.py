@@ -6,15 +6,19 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from litellm_oauth.stores import Attempt, Claim, Note, Sealed
+from litellm_oauth.stores import Attempt, Claim, Failure, Note, Sealed, TokenRow
 from litellm_oauth.stores.database import Database
 from litellm_oauth.stores.postgres import PostgresTokens
 from support.postgres import TOKENS
 from support.service import ACTOR, Gateways
 
+TOKEN_URL = "https://provider.test/token"
+TIMEOUT = Failure("timeout: because", 60)
 NOTE = Note(ACTOR, "refresh", "alice", "refreshed")
 NEW = Sealed("sealed-access", "sealed-refresh", 4_000_000_000.0, None, (), None, 10.0)
 
@@ -25,13 +29,19 @@ async def store(gateways: Gateways) -> AsyncIterator[PostgresTokens]:
     gateways.plant(["alice"], expires_in=-1)
     database = Database(gateways.database.settings)
     await database.open()
-    yield PostgresTokens(database)
+    yield PostgresTokens(database, TOKEN_URL)
     await database.close()
+
+
+async def row(store: PostgresTokens, **changes: Any) -> TokenRow:
+    found = await store.load("alice")
+    assert found is not None
+    return replace(found, **changes)
 
 
 async def claim(store: PostgresTokens, lease: float = 30) -> Claim:
     attempt = Attempt(uuid.uuid4(), uuid.uuid4(), "host")
-    taken = await store.claim("alice", 1, attempt, lease, ACTOR, doubtful=True)
+    taken = await store.claim(await row(store), attempt, lease, ACTOR, doubtful=True)
     assert taken is not None
     return taken
 
@@ -39,13 +49,13 @@ async def claim(store: PostgresTokens, lease: float = 30) -> Claim:
 async def test_one_lease_at_a_time(store: PostgresTokens) -> None:
     await claim(store)
     other = Attempt(uuid.uuid4(), uuid.uuid4(), "other")
-    assert await store.claim("alice", 1, other, 30, ACTOR, doubtful=True) is None
+    assert await store.claim(await row(store), other, 30, ACTOR, doubtful=True) is None
     assert await store.claim_due(300, other, 30, ACTOR, doubtful=True) is None
 
 
 async def test_a_lease_is_on_one_generation(store: PostgresTokens) -> None:
     other = Attempt(uuid.uuid4(), uuid.uuid4(), "other")
-    assert await store.claim("alice", 2, other, 30, ACTOR, doubtful=True) is None
+    assert await store.claim(await row(store, generation=2), other, 30, ACTOR, doubtful=True) is None
 
 
 @pytest.mark.parametrize("change", ["generation = 2", "attempt_id = gen_random_uuid()", "attempt_id = NULL"])
@@ -56,7 +66,7 @@ async def test_every_step_of_an_attempt_ends_where_the_row_moved_on(
     gateways.database.query(f"UPDATE {TOKENS} SET {change}")
     before = gateways.row()
     assert await store.save(mine, NEW, NOTE) is None
-    assert not await store.fail(mine, "timeout: because", 60, NOTE)
+    assert not await store.fail(mine, TIMEOUT, NOTE)
     assert not await store.condemn(mine, "invalid_grant: because", NOTE)
     assert not await store.renew(mine, 30)
     assert gateways.row() == before
@@ -74,9 +84,9 @@ async def test_a_login_is_condemned_only_with_the_very_refresh_token_that_was_sp
 async def test_a_cooldown_leaves_a_running_attempt_and_a_newer_generation_alone(
     store: PostgresTokens,
 ) -> None:
-    assert not await store.cool("alice", 7, "rejected: because", 60, NOTE)
+    assert not await store.cool(await row(store, generation=7), TIMEOUT, NOTE)
     await claim(store)
-    assert not await store.cool("alice", 1, "rejected: because", 60, NOTE)
+    assert not await store.cool(await row(store), TIMEOUT, NOTE)
 
 
 async def test_a_lease_is_prolonged_by_its_owner_only(store: PostgresTokens) -> None:

@@ -14,9 +14,11 @@ from ..results import Actor
 from .rows import (
     Attempt,
     Claim,
+    Failure,
     NewLogin,
     Note,
     PendingLogin,
+    ProviderState,
     RowStatus,
     Sealed,
     TokenRow,
@@ -26,10 +28,12 @@ from .rows import (
 __all__ = [
     "Attempt",
     "Claim",
+    "Failure",
     "LoginStore",
     "NewLogin",
     "Note",
     "PendingLogin",
+    "ProviderState",
     "RowStatus",
     "Sealed",
     "TokenRow",
@@ -68,14 +72,26 @@ class TokenStore(Protocol):
         """Up to ``limit`` rows with a user id after ``after``, in order of the user id."""
         ...
 
+    async def unfinished(self, host: str, limit: int) -> Sequence[TokenRow]:
+        """Rows with an attempt of ``host``, be its process alive or not."""
+        ...
+
     async def claim(
-        self, user: str, generation: int, attempt: Attempt, lease: float, actor: Actor, *, doubtful: bool
+        self,
+        row: TokenRow,
+        attempt: Attempt,
+        lease: float,
+        actor: Actor,
+        *,
+        doubtful: bool = False,
+        forced: bool = False,
     ) -> Claim | None:
         """Take the lease on exactly this generation for ``lease`` seconds, and commit the attempt.
 
-        None where it cannot be had: another lease lives, the generation moved, there is nothing to spend, or
-        an attempt is in doubt. With ``doubtful`` an attempt in doubt is followed by another one, once the
-        access token has expired; that is written to the audit table in the same step.
+        None where it cannot be had: another lease lives, the generation moved, there is nothing to spend, the
+        provider rests, or an attempt is in doubt. With ``doubtful`` an attempt in doubt of another host is
+        followed by another one, once the access token has expired; that is written to the audit table in the
+        same step. A ``forced`` one is counted.
         """
         ...
 
@@ -93,8 +109,23 @@ class TokenStore(Protocol):
         """Write what the provider gave and end the attempt. None where generation or attempt moved on."""
         ...
 
-    async def fail(self, claim: Claim, last_error: str, wait: float, note: Note) -> bool:
-        """End the attempt without a token; the provider is left in peace for ``wait`` seconds."""
+    async def replay(self, claim: Claim, sealed: Sealed, note: Note) -> TokenRow | None:
+        """Write what came for this generation, whatever became of the attempt. None where it moved on."""
+        ...
+
+    async def restore(self, row: TokenRow, note: Note, *, missing: bool) -> TokenRow | None:
+        """Take over the row of another tier where its generation is higher; None where it is not.
+
+        ``missing``: also where this store has no row of the user at all.
+        """
+        ...
+
+    async def mirror(self, row: TokenRow) -> bool:
+        """Have the lower tiers agree with a row of this store. False where one could not be written."""
+        ...
+
+    async def fail(self, claim: Claim, failure: Failure, note: Note) -> bool:
+        """End the attempt without a token. False where generation or attempt moved on."""
         ...
 
     async def abandon(self, attempt: Attempt) -> None:
@@ -105,8 +136,12 @@ class TokenStore(Protocol):
         """End the attempt and mark the login dead, where the refresh token that was spent is still stored."""
         ...
 
-    async def cool(self, user: str, generation: int, last_error: str, wait: float, note: Note) -> bool:
+    async def cool(self, row: TokenRow, failure: Failure, note: Note) -> bool:
         """Leave the provider in peace for this user, where the generation is still this one."""
+        ...
+
+    async def rest(self, failure: Failure) -> None:
+        """Leave the provider in peace for everybody, for a failure that belongs to no attempt."""
         ...
 
     async def log_in(

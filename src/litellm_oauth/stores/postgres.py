@@ -16,25 +16,50 @@ from psycopg.types.json import Jsonb
 
 from ..results import Actor
 from .database import Database
-from .rows import Attempt, Claim, Note, PendingLogin, RowStatus, Sealed, TokenRow, Tombstone
+from .rows import (
+    Attempt,
+    Claim,
+    Failure,
+    Note,
+    PendingLogin,
+    ProviderState,
+    RowStatus,
+    Sealed,
+    TokenRow,
+    Tombstone,
+)
 
 TOKENS = 'claude_oauth."LiteLLM_ClaudeOAuthTokens"'
 LOGINS = 'claude_oauth."LiteLLM_ClaudeOAuthLogins"'
 AUDIT = 'claude_oauth."LiteLLM_ClaudeOAuthAudit"'
+RESTS = "claude_oauth.provider_rests"
 
+_TODAY = "(clock_timestamp() AT TIME ZONE 'UTC')::date"
 _EPOCH = "extract(epoch FROM t.{0})::float8 AS {0}"
 _COLUMNS = f"""t.user_id, t.access_token_encrypted, t.refresh_token_encrypted, t.scopes, t.account,
-  t.generation, t.status, t.last_error, t.attempt_host, t.refresh_count,
+  t.generation, t.status, t.last_error, t.attempt_id, t.attempt_host, t.refresh_count,
+  CASE WHEN t.forced_on = {_TODAY} THEN t.forced_count ELSE 0 END AS forced_today,
   {_EPOCH.format("expires_at")}, {_EPOCH.format("refresh_expires_at")}, {_EPOCH.format("next_attempt_at")},
-  {_EPOCH.format("updated_at")}, extract(epoch FROM clock_timestamp())::float8 AS read_at,
+  {_EPOCH.format("updated_at")}, {_EPOCH.format("logged_in_at")},
+  extract(epoch FROM clock_timestamp())::float8 AS read_at,
   greatest(0, coalesce(extract(epoch FROM t.lease_until - clock_timestamp()), 0))::float8 AS leased_for,
-  t.attempt_id IS NOT NULL AND coalesce(t.lease_until <= clock_timestamp(), true) AS in_doubt"""
+  t.attempt_id IS NOT NULL AND coalesce(t.lease_until <= clock_timestamp(), true) AS in_doubt,
+  (SELECT jsonb_build_object('failures', r.failures, 'reason', r.reason, 'rests_for',
+     greatest(0, coalesce(extract(epoch FROM r.rests_until - clock_timestamp()), 0)))
+   FROM {RESTS} r WHERE r.token_url = %(token_url)s) AS provider"""
 
 _IDLE = "(t.lease_until IS NULL OR t.lease_until <= clock_timestamp())"
 _SPENDABLE = f"""t.status = 'active' AND t.refresh_token_encrypted IS NOT NULL AND {_IDLE}
-  AND (t.attempt_id IS NULL OR (%(doubtful)s AND t.expires_at <= clock_timestamp()))"""
-_TAKE_LEASE = """lease_owner = %(owner)s, attempt_id = %(attempt)s, attempt_host = %(host)s,
-  lease_until = clock_timestamp() + make_interval(secs => %(lease)s)"""
+  AND (t.attempt_id IS NULL OR (%(doubtful)s AND t.expires_at <= clock_timestamp()
+       -- What this host left behind is settled by its journal first.
+       AND t.attempt_host IS DISTINCT FROM %(host)s))
+  AND NOT EXISTS (SELECT FROM {RESTS} r
+                  WHERE r.token_url = %(token_url)s AND r.rests_until > clock_timestamp())"""
+_TAKE_LEASE = f"""lease_owner = %(owner)s, attempt_id = %(attempt)s, attempt_host = %(host)s,
+  lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
+  forced_on = CASE WHEN %(forced)s THEN {_TODAY} ELSE t.forced_on END,
+  forced_count = CASE WHEN NOT %(forced)s THEN t.forced_count
+                 WHEN t.forced_on = {_TODAY} THEN t.forced_count + 1 ELSE 1 END"""
 _END_ATTEMPT = "lease_owner = NULL, lease_until = NULL, attempt_id = NULL, attempt_host = NULL"
 _OWN_ATTEMPT = "t.user_id = %(user)s AND t.generation = %(generation)s AND t.attempt_id = %(attempt)s"
 _UPDATED = "updated_at = clock_timestamp(), updated_by = %(actor)s"
@@ -78,17 +103,35 @@ SELECT * FROM claimed"""
 _RENEW = f"""
 UPDATE {TOKENS} t SET lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
 WHERE {_OWN_ATTEMPT} AND t.lease_owner = %(owner)s"""
-_SAVE = f"""
+# The provider gave something: its failures are over.
+_GIVEN = f"""UPDATE {RESTS} r SET failures = 0, rests_until = NULL, reason = NULL,
+    updated_at = clock_timestamp()
+  WHERE r.token_url = %(token_url)s AND r.failures > 0 AND EXISTS (SELECT FROM saved)"""
+
+
+def _save_where(condition: str) -> str:
+    return f"""
 WITH saved AS (
   UPDATE {TOKENS} t SET {_SEALED}, generation = t.generation + 1, refresh_count = t.refresh_count + 1,
     {_END_ATTEMPT}, {_UPDATED}
-  WHERE {_OWN_ATTEMPT} RETURNING {_COLUMNS}),
+  WHERE {condition} RETURNING {_COLUMNS}),
+given AS ({_GIVEN}),
 noted AS ({_NOTE} FROM saved)
 SELECT * FROM saved"""
+
+
+_SAVE = _save_where(_OWN_ATTEMPT)
+_REPLAY = _save_where("t.user_id = %(user)s AND t.generation = %(generation)s AND t.status <> 'logged_out'")
+_REST = f"""
+INSERT INTO {RESTS} AS r (token_url, failures, rests_until, reason)
+  SELECT %(token_url)s, 1, clock_timestamp() + make_interval(secs => %(rest)s), %(last_error)s {{}}
+  ON CONFLICT (token_url) DO UPDATE SET failures = r.failures + 1, updated_at = clock_timestamp(),
+    rests_until = greatest(r.rests_until, excluded.rests_until), reason = excluded.reason"""
 _FAIL = f"""
 WITH failed AS (
   UPDATE {TOKENS} t SET last_error = %(last_error)s, {_WAIT}, {_END_ATTEMPT}, {_UPDATED}
-  WHERE {_OWN_ATTEMPT} RETURNING t.generation)
+  WHERE {_OWN_ATTEMPT} RETURNING t.generation),
+rested AS ({_REST.format("FROM failed WHERE %(counts)s")})
 {_NOTE} FROM failed"""
 _ABANDON = f"UPDATE {TOKENS} t SET {_END_ATTEMPT} WHERE t.attempt_id = %(attempt)s"
 _CONDEMN = f"""
@@ -110,10 +153,11 @@ WITH used AS (
   WHERE login_id = %(login)s AND claimed_by = %(claimed_by)s AND used_at IS NULL RETURNING user_id),
 saved AS (
   INSERT INTO {TOKENS} AS t (user_id, access_token_encrypted, refresh_token_encrypted, expires_at,
-    refresh_expires_at, scopes, account, created_by, updated_by)
+    refresh_expires_at, scopes, account, created_by, updated_by, logged_in_at)
   SELECT user_id, %(access)s, %(refresh)s, to_timestamp(%(expires_at)s), to_timestamp(%(refresh_expires_at)s),
-    %(scopes)s, %(account)s, %(actor)s, %(actor)s FROM used
-  ON CONFLICT (user_id) DO UPDATE SET {_SEALED}, generation = t.generation + 1, {_END_ATTEMPT}, {_UPDATED}
+    %(scopes)s, %(account)s, %(actor)s, %(actor)s, clock_timestamp() FROM used
+  ON CONFLICT (user_id) DO UPDATE SET {_SEALED}, generation = t.generation + 1, {_END_ATTEMPT}, {_UPDATED},
+    logged_in_at = clock_timestamp()
   RETURNING {_COLUMNS}),
 noted AS ({_NOTE} FROM saved)
 SELECT * FROM saved"""
@@ -129,14 +173,15 @@ before AS (SELECT user_id, access_token_encrypted, refresh_token_encrypted FROM 
 gone AS (
   UPDATE {TOKENS} t SET access_token_encrypted = NULL, refresh_token_encrypted = NULL, expires_at = NULL,
     refresh_expires_at = NULL, scopes = '{{}}', account = NULL, status = 'logged_out', last_error = NULL,
-    next_attempt_at = NULL, generation = t.generation + 1, {_END_ATTEMPT}, {_UPDATED}
+    next_attempt_at = NULL, logged_in_at = NULL, generation = t.generation + 1, {_END_ATTEMPT}, {_UPDATED}
   FROM before b WHERE t.user_id = b.user_id AND t.status <> 'logged_out'
   RETURNING t.generation, b.access_token_encrypted, b.refresh_token_encrypted),
 noted AS ({_NOTE} FROM gone)
 SELECT * FROM gone"""
 _NEXT_DUE = f"""
 SELECT extract(epoch FROM min(greatest(t.expires_at - make_interval(secs => %(buffer)s), t.next_attempt_at,
-  CASE WHEN t.attempt_id IS NOT NULL THEN greatest(t.expires_at, t.lease_until) END))
+  CASE WHEN t.attempt_id IS NOT NULL THEN greatest(t.expires_at, t.lease_until) END,
+  (SELECT r.rests_until FROM {RESTS} r WHERE r.token_url = %(token_url)s)))
   - clock_timestamp())::float8 AS seconds
 FROM {TOKENS} t WHERE t.status = 'active' AND t.refresh_token_encrypted IS NOT NULL"""
 # Whoever is locked is being written to now, and is touched the next time: nobody waits for anybody here.
@@ -148,7 +193,29 @@ WITH used AS (
 UPDATE {TOKENS} t SET last_used = greatest(t.last_used, to_timestamp(u.at))
 FROM used u WHERE t.user_id = u.user_id"""
 
-
+# What a lower tier kept while this one was away, or was put back to an older state.
+_RESTORE = f"""
+WITH restored AS (
+  INSERT INTO {TOKENS} AS t (user_id, access_token_encrypted, refresh_token_encrypted, expires_at,
+    refresh_expires_at, scopes, account, generation, status, last_error, next_attempt_at, refresh_count,
+    logged_in_at, created_by, updated_by)
+  SELECT %(user)s, %(access)s, %(refresh)s, to_timestamp(%(expires_at)s),
+    to_timestamp(%(refresh_expires_at)s), %(scopes)s, %(account)s, %(generation)s, %(status)s,
+    %(last_error)s, to_timestamp(%(next_attempt_at)s), %(refresh_count)s, to_timestamp(%(logged_in_at)s),
+    %(actor)s, %(actor)s
+  WHERE %(missing)s OR EXISTS (SELECT FROM {TOKENS} WHERE user_id = %(user)s)
+  ON CONFLICT (user_id) DO UPDATE SET access_token_encrypted = excluded.access_token_encrypted,
+    refresh_token_encrypted = excluded.refresh_token_encrypted, expires_at = excluded.expires_at,
+    refresh_expires_at = excluded.refresh_expires_at, scopes = excluded.scopes, account = excluded.account,
+    generation = excluded.generation, status = excluded.status, last_error = excluded.last_error,
+    next_attempt_at = excluded.next_attempt_at, refresh_count = excluded.refresh_count,
+    logged_in_at = excluded.logged_in_at, {_END_ATTEMPT}, {_UPDATED}
+  WHERE t.generation < excluded.generation
+  RETURNING {_COLUMNS}),
+noted AS ({_NOTE} FROM restored)
+SELECT * FROM restored"""
+_UNFINISHED = f"""SELECT {_COLUMNS} FROM {TOKENS} t
+WHERE t.attempt_host = %(host)s AND t.attempt_id IS NOT NULL ORDER BY t.user_id LIMIT %(limit)s"""
 _ADD_KEY_CHECK = """
 INSERT INTO claude_oauth.key_checks (key_id, check_value) SELECT %(key_id)s, %(check_value)s
 WHERE NOT EXISTS (SELECT FROM claude_oauth.key_checks WHERE key_id <> ALL (%(known)s))
@@ -160,8 +227,10 @@ class PostgresTokens:
 
     source = "database"
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, token_url: str) -> None:
+        """``token_url``: the token endpoint, whose failures hold back all who use it."""
         self._database = database
+        self._token_url = token_url
 
     @property
     def down(self) -> bool:
@@ -177,36 +246,56 @@ class PostgresTokens:
         return float(row["now"])
 
     async def load(self, user: str) -> TokenRow | None:
-        return _row(await self._database.one(_LOAD, {"user": user}))
+        return await self._row(_LOAD, {"user": user})
 
     async def page(self, after: str | None, limit: int) -> Sequence[TokenRow]:
-        rows = await self._database.all(_PAGE, {"after": after or "", "limit": limit})
+        rows = await self._all(_PAGE, {"after": after or "", "limit": limit})
+        return [_token_row(row) for row in rows]
+
+    async def unfinished(self, host: str, limit: int) -> Sequence[TokenRow]:
+        rows = await self._all(_UNFINISHED, {"host": host, "limit": limit})
         return [_token_row(row) for row in rows]
 
     async def claim(
-        self, user: str, generation: int, attempt: Attempt, lease: float, actor: Actor, *, doubtful: bool
+        self,
+        row: TokenRow,
+        attempt: Attempt,
+        lease: float,
+        actor: Actor,
+        *,
+        doubtful: bool = False,
+        forced: bool = False,
     ) -> Claim | None:
-        own = {"user": user, "generation": generation, "doubtful": doubtful}
+        own = {"user": row.user_id, "generation": row.generation, "doubtful": doubtful, "forced": forced}
         values = {**own, **_lease(attempt, lease), **_actor(actor)}
-        return _claim(await self._database.one(_CLAIM, values), attempt)
+        return _claim(await self._one(_CLAIM, values), attempt)
 
     async def claim_due(
         self, buffer: float, attempt: Attempt, lease: float, actor: Actor, *, doubtful: bool
     ) -> Claim | None:
-        values = {"buffer": buffer, "doubtful": doubtful, **_lease(attempt, lease), **_actor(actor)}
-        return _claim(await self._database.one(_CLAIM_DUE, values), attempt)
+        own = {"buffer": buffer, "doubtful": doubtful, "forced": False}
+        values = {**own, **_lease(attempt, lease), **_actor(actor)}
+        return _claim(await self._one(_CLAIM_DUE, values), attempt)
 
     async def renew(self, claim: Claim, lease: float) -> bool:
         values = {**_own(claim), **_lease(claim.attempt, lease)}
         return await self._database.run(_RENEW, values) == 1
 
     async def save(self, claim: Claim, sealed: Sealed, note: Note) -> TokenRow | None:
-        values = {**note_values(note), **_own(claim), **_sealed(sealed)}
-        return _row(await self._database.one(_SAVE, values))
+        return await self._row(_SAVE, {**note_values(note), **_own(claim), **_sealed(sealed)})
 
-    async def fail(self, claim: Claim, last_error: str, wait: float, note: Note) -> bool:
-        values = {**note_values(note), **_own(claim), "last_error": last_error, "wait": wait}
-        return await self._database.run(_FAIL, values) == 1
+    async def replay(self, claim: Claim, sealed: Sealed, note: Note) -> TokenRow | None:
+        return await self._row(_REPLAY, {**note_values(note), **_own(claim), **_sealed(sealed)})
+
+    async def restore(self, row: TokenRow, note: Note, *, missing: bool) -> TokenRow | None:
+        return await self._row(_RESTORE, {**note_values(note), **_whole(row), "missing": missing})
+
+    async def mirror(self, row: TokenRow) -> bool:
+        return True
+
+    async def fail(self, claim: Claim, failure: Failure, note: Note) -> bool:
+        values = {**note_values(note), **_own(claim), **_failure(failure)}
+        return await self._run(_FAIL, values) == 1
 
     async def abandon(self, attempt: Attempt) -> None:
         await self._database.run(_ABANDON, {"attempt": attempt.attempt_id})
@@ -215,15 +304,18 @@ class PostgresTokens:
         spent = {"spent": claim.row.refresh_token, "last_error": last_error}
         return await self._database.run(_CONDEMN, {**note_values(note), **_own(claim), **spent}) == 1
 
-    async def cool(self, user: str, generation: int, last_error: str, wait: float, note: Note) -> bool:
-        values = {**note_values(note), "generation": generation, "last_error": last_error, "wait": wait}
+    async def cool(self, row: TokenRow, failure: Failure, note: Note) -> bool:
+        values = {**note_values(note), "generation": row.generation, **_failure(failure)}
         return await self._database.run(_COOL, values) == 1
+
+    async def rest(self, failure: Failure) -> None:
+        await self._run(_REST.format(""), _failure(failure))
 
     async def log_in(
         self, login: PendingLogin, claimed_by: UUID, sealed: Sealed, note: Note
     ) -> TokenRow | None:
         claimed = {"login": login.login_id, "claimed_by": claimed_by}
-        return _row(await self._database.one(_LOG_IN, {**note_values(note), **claimed, **_sealed(sealed)}))
+        return await self._row(_LOG_IN, {**note_values(note), **claimed, **_sealed(sealed)})
 
     async def log_out(self, user: str, note: Note) -> Tombstone | None:
         row = await self._database.one(_LOG_OUT, note_values(note))
@@ -232,7 +324,7 @@ class PostgresTokens:
         return Tombstone(row["generation"], row["access_token_encrypted"], row["refresh_token_encrypted"])
 
     async def next_due_in(self, buffer: float) -> float | None:
-        row = await self._database.one(_NEXT_DUE, {"buffer": buffer})
+        row = await self._one(_NEXT_DUE, {"buffer": buffer})
         return row["seconds"] if row is not None else None
 
     async def touch(self, last_used: Mapping[str, float]) -> None:
@@ -252,6 +344,19 @@ class PostgresTokens:
             await connection.execute("LOCK TABLE claude_oauth.key_checks IN SHARE ROW EXCLUSIVE MODE")
             cursor = await connection.execute(_ADD_KEY_CHECK, values)
             return cursor.rowcount == 1
+
+    async def _one(self, query: str, values: Mapping[str, Any]) -> DictRow | None:
+        return await self._database.one(query, {**values, "token_url": self._token_url})
+
+    async def _all(self, query: str, values: Mapping[str, Any]) -> Sequence[DictRow]:
+        return await self._database.all(query, {**values, "token_url": self._token_url})
+
+    async def _run(self, query: str, values: Mapping[str, Any]) -> int:
+        return await self._database.run(query, {**values, "token_url": self._token_url})
+
+    async def _row(self, query: str, values: Mapping[str, Any]) -> TokenRow | None:
+        row = await self._one(query, values)
+        return None if row is None else _token_row(row)
 
 
 def note_values(note: Note) -> dict[str, Any]:
@@ -293,14 +398,36 @@ def _sealed(sealed: Sealed) -> dict[str, Any]:
     }
 
 
+def _whole(row: TokenRow) -> dict[str, Any]:
+    return {
+        "access": row.access_token,
+        "refresh": row.refresh_token,
+        "expires_at": row.expires_at,
+        "refresh_expires_at": row.refresh_expires_at,
+        "scopes": list(row.scopes),
+        "account": Jsonb(dict(row.account)) if row.account is not None else None,
+        "generation": row.generation,
+        "status": row.status.value,
+        "last_error": row.last_error,
+        "next_attempt_at": row.next_attempt_at,
+        "refresh_count": row.refresh_count,
+        "logged_in_at": row.logged_in_at,
+    }
+
+
+def _failure(failure: Failure) -> dict[str, Any]:
+    return {
+        "last_error": failure.last_error,
+        "wait": failure.wait,
+        "rest": failure.rest,
+        "counts": failure.counts,
+    }
+
+
 def _claim(row: DictRow | None, attempt: Attempt) -> Claim | None:
     if row is None:
         return None
     return Claim(_token_row(row), attempt, (row["doubted_host"] or "unknown") if row["doubted"] else None)
-
-
-def _row(row: DictRow | None) -> TokenRow | None:
-    return None if row is None else _token_row(row)
 
 
 def _token_row(row: DictRow) -> TokenRow:
@@ -316,10 +443,15 @@ def _token_row(row: DictRow) -> TokenRow:
         status=RowStatus(row["status"]),
         last_error=row["last_error"],
         next_attempt_at=row["next_attempt_at"],
+        attempt_id=row["attempt_id"],
         attempt_host=row["attempt_host"],
         refresh_count=row["refresh_count"],
+        forced_today=row["forced_today"],
+        logged_in_at=row["logged_in_at"],
         updated_at=row["updated_at"],
         leased_for=row["leased_for"],
         in_doubt=row["in_doubt"],
         read_at=row["read_at"],
+        provider=ProviderState(**row["provider"]) if row["provider"] is not None else ProviderState(),
+        source=PostgresTokens.source,
     )

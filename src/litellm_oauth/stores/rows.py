@@ -36,10 +36,35 @@ class Sealed:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderState:
+    """How the token endpoint stands, for all users: ``failures`` in a row, and ``rests_for`` so many seconds
+    because of ``reason``."""
+
+    failures: int = 0
+    rests_for: float = 0.0
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a failed attempt leaves behind. ``wait``: seconds in which the provider is left in peace for this
+    user. ``counts``: it is the provider's failure and not this user's; ``rest``: seconds for everybody."""
+
+    last_error: str
+    wait: float
+    rest: float | None = None
+    counts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TokenRow:
-    """One user's row. ``leased_for`` is what is left of somebody's live lease. ``in_doubt`` says that an
-    attempt outlived its lease, so that nobody knows whether the refresh token was spent. ``read_at`` is when
-    the authority read it."""
+    """One user's row.
+
+    ``leased_for`` is what is left of somebody's live lease. ``in_doubt`` says that an attempt outlived its
+    lease, so that nobody knows whether the refresh token was spent; ``attempt_host`` names the journal that
+    may hold the answer. ``forced_today`` counts the forced refreshes of this day (UTC). ``read_at`` is when
+    the tier ``source`` read it. ``provider`` is how the provider stands for everybody.
+    """
 
     user_id: str
     access_token: str | None = field(repr=False)
@@ -52,12 +77,17 @@ class TokenRow:
     status: RowStatus
     last_error: str | None
     next_attempt_at: float | None
+    attempt_id: UUID | None
     attempt_host: str | None
     refresh_count: int
+    forced_today: int
+    logged_in_at: float | None
     updated_at: float
     leased_for: float
     in_doubt: bool
     read_at: float
+    provider: ProviderState
+    source: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,116 @@
+"""What the journal and the file tier need of a file system: private, atomic, durable, off the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+FOLDER_MODE, FILE_MODE = 0o700, 0o600
+# So many calls wait for the disk at the same time; file systems put their syncs together.
+THREADS = 8
+MAX_FILE_BYTES = 1_048_576
+
+T = TypeVar("T")
+
+
+class UnfitFile(OSError):  # noqa: N818 -- says what is wrong with it
+    """A file that must not be used as it is; the text names it and the mend."""
+
+
+class Disk:
+    """Runs blocking calls in a few threads of its own, so that a slow disk holds nobody else up."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="litellm_oauth disk")
+
+    async def run(self, call: Callable[..., T], *arguments: Any) -> T:
+        """Run ``call(*arguments)`` in a thread and wait for it. Raises what it raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
+
+    def close(self) -> None:
+        """Wait for what runs; the threads end."""
+        self._threads.shutdown()
+
+
+def make_private(folder: Path) -> None:
+    """The folder, made with mode 0700 where it is missing. Raises UnfitFile where somebody else owns it."""
+    folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+    found = folder.stat()
+    if found.st_uid != os.geteuid() and os.geteuid() != 0:
+        raise UnfitFile(f"{folder} belongs to another user (uid {found.st_uid}); chown it to {os.geteuid()}")
+
+
+def read_private(path: Path) -> bytes | None:
+    """The file's content, or None where there is none.
+
+    Raises UnfitFile for anything but a regular file of this user (or root) that nobody else may read or
+    write, and OSError.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise UnfitFile(f"{path} is no regular file; remove it")
+        if found.st_uid not in (0, os.geteuid()):
+            raise UnfitFile(
+                f"{path} belongs to another user (uid {found.st_uid}); chown it to {os.geteuid()}"
+            )
+        if found.st_mode & 0o077:
+            raise UnfitFile(
+                f"{path} has mode {found.st_mode & 0o777:04o}, so others may use it; chmod 600 it"
+            )
+        if found.st_size > MAX_FILE_BYTES:
+            raise UnfitFile(f"{path} is larger than {MAX_FILE_BYTES} bytes; remove it")
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
+def write_private(path: Path, content: bytes, *, durable: bool) -> None:
+    """Replace the file as a whole: who reads it sees the old content or the new one. Raises OSError.
+
+    ``durable``: it also survives a loss of power from the moment this returns.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+    try:
+        try:
+            write_all(descriptor, content)
+            if durable:
+                os.fdatasync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    if durable:
+        sync_folder(path.parent)
+
+
+def write_all(descriptor: int, content: bytes) -> None:
+    """Write every byte at the descriptor's position."""
+    view = memoryview(content)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the folder's names durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,251 @@
+"""A crash between any two steps of a refresh: what was answered is kept, what may be spent is not spent twice."""
+
+# ruff: noqa: S608 -- the names of our own tables, in statements for a throw-away database
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from litellm_oauth.errors import CoolingDown, ReauthRequired, StorageUnavailable
+from litellm_oauth.journal import Journal, Record
+from litellm_oauth.provider import Provider
+from litellm_oauth.service import TokenService
+from litellm_oauth.stores.postgres import PostgresTokens
+from support.postgres import AUDIT, TOKENS
+from support.service import ACTOR, QUICK, Gateways, eventually
+
+
+class Crash(BaseException):
+    """Ends a flight where it stands, as the death of its process would: nothing after it runs."""
+
+
+def records(gateways: Gateways, host: str = "host") -> list[Path]:
+    return list((gateways.journal(host) / "attempts").iterdir())
+
+
+def set_row(gateways: Gateways, assignments: str) -> None:
+    """Change alice's row in a way that nobody is told of."""
+    gateways.database.query(f"UPDATE {TOKENS} SET {assignments} WHERE user_id = 'alice'")
+
+
+async def crash(service: TokenService, monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
+    """Refresh alice, and die at the beginning of ``owner.name``; the host's lock falls with the process."""
+
+    async def die(*_: Any, **__: Any) -> Any:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, die)
+        with pytest.raises(Crash):
+            await service.refresh("alice", force=True, actor=ACTOR)
+
+
+async def test_an_answer_that_was_not_saved_is_replayed_by_another_process_of_the_host(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    await crash(service, monkeypatch, PostgresTokens, "save")
+    assert gateways.row()["generation"] == 1
+    assert len(records(gateways)) == 1
+    other = await gateways.open()
+    outcome = await other.refresh("alice", min_validity=86_400, actor=ACTOR)
+    assert gateways.refreshes() == 1
+    assert outcome.generation == 2
+    assert records(gateways) == []
+    assert gateways.row()["attempt_id"] is None
+    assert gateways.accepts((await other.access_token("alice")).value)
+
+
+async def test_the_background_loop_replays_what_nobody_asks_for(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    await crash(service, monkeypatch, PostgresTokens, "save")
+    other = await gateways.open()
+    loop = asyncio.create_task(other.run_background())
+    await eventually(lambda: gateways.row()["generation"] == 2)
+    await eventually(lambda: records(gateways) == [])
+    loop.cancel()
+    assert gateways.refreshes() == 1
+
+
+async def test_an_answer_in_the_journal_of_another_host_is_waited_for(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await gateways.open(host="one")
+    await gateways.log_in(service)
+    await crash(service, monkeypatch, PostgresTokens, "save")
+    set_row(gateways, "lease_until = now()")
+    other = await gateways.open(host="two")
+    with pytest.raises(CoolingDown, match="ended without a word"):
+        await other.refresh("alice", force=True, actor=ACTOR)
+    assert (await other.access_token("alice")).generation == 1
+    back = await gateways.open(host="one")
+    loop = asyncio.create_task(back.run_background())
+    await eventually(lambda: gateways.row()["generation"] == 2)
+    loop.cancel()
+    assert gateways.refreshes() == 1
+
+
+async def test_a_lease_without_a_record_spent_nothing_and_is_followed_at_once(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    await crash(service, monkeypatch, Journal, "begin")
+    assert gateways.row()["attempt_id"] is not None
+    assert gateways.row()["lease_until"] is not None
+    other = await gateways.open()
+    assert (await other.refresh("alice", force=True, actor=ACTOR)).generation == 2
+    assert gateways.refreshes() == 1
+
+
+async def test_a_record_without_an_answer_is_tried_once_the_access_token_is_used_up(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    await crash(service, monkeypatch, Provider, "refresh")
+    other = await gateways.open()
+    with pytest.raises(CoolingDown, match="answer_lost"):
+        await other.refresh("alice", force=True, actor=ACTOR)
+    assert gateways.refreshes() == 0
+    assert records(gateways) == []
+    assert gateways.row()["attempt_id"] is None
+    assert (await other.access_token("alice")).generation == 1
+    assert (
+        gateways.database.one(f"SELECT origin FROM {AUDIT} WHERE outcome = 'answer_lost'")["origin"]
+        == (gateways.journal() / "host").read_text()
+    )
+    await gateways.change("expires_at = now(), next_attempt_at = now()")
+    assert (await other.access_token("alice")).generation == 2
+    assert gateways.refreshes() == 1
+
+
+async def test_a_kill_between_the_providers_commit_and_ours_ends_in_a_login_with_its_reason(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    await crash(service, monkeypatch, Record, "keep")
+    assert gateways.refreshes() == 1
+    other = await gateways.open()
+    await gateways.change("expires_at = now()")
+    with pytest.raises(ReauthRequired):
+        await other.access_token("alice")
+    assert gateways.row()["status"] == "reauth_required"
+    outcomes = gateways.database.query(f"SELECT outcome FROM {AUDIT} ORDER BY audit_id")
+    assert [row["outcome"] for row in outcomes][-2:] == ["answer_lost", "reauth_required"]
+
+
+@pytest.mark.parametrize("act", ["login", "logout"])
+async def test_an_answer_is_revoked_where_a_persons_act_came_between(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch, act: str
+) -> None:
+    service = await gateways.open(host="one")
+    await gateways.log_in(service)
+    await crash(service, monkeypatch, PostgresTokens, "save")
+    other = await gateways.open(host="two")
+    if act == "login":
+        await gateways.log_in(other)
+    else:
+        await other.logout("alice", actor=ACTOR)
+    row = gateways.row()
+    back = await gateways.open(host="one")
+    loop = asyncio.create_task(back.run_background())
+    await eventually(lambda: records(gateways, "one") == [])
+    loop.cancel()
+    assert gateways.row()["generation"] == row["generation"] == 2
+    assert gateways.row()["status"] == row["status"]
+    if act == "login":
+        assert gateways.accepts((await back.access_token("alice")).value)
+
+
+async def test_an_answer_saved_by_a_commit_whose_confirmation_was_lost_is_not_revoked(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    save = PostgresTokens.save
+
+    async def lose_the_confirmation(store: PostgresTokens, *arguments: Any) -> Any:
+        await save(store, *arguments)
+        raise StorageUnavailable("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PostgresTokens, "save", lose_the_confirmation)
+        with pytest.raises(StorageUnavailable, match="cannot be saved yet"):
+            await service.refresh("alice", force=True, actor=ACTOR)
+    await eventually(lambda: records(gateways) == [])
+    assert gateways.row()["generation"] == 2
+    assert gateways.accepts((await service.access_token("alice")).value)
+
+
+async def test_a_process_that_lives_keeps_others_of_its_host_from_its_attempt(
+    gateways: Gateways,
+) -> None:
+    first, second = await gateways.open(), await gateways.open()
+    await gateways.log_in(first)
+    gateways.sandbox.fault("token", "slow", seconds=0.5)
+    slow = asyncio.create_task(first.refresh("alice", force=True, actor=ACTOR))
+    await eventually(lambda: gateways.row()["attempt_id"] is not None)
+    set_row(gateways, "lease_until = now()")
+    loop = asyncio.create_task(second.run_background())
+    assert (await second.replace_rejected("alice", 1)).generation == 2
+    loop.cancel()
+    await slow
+    assert gateways.refreshes() == 1
+
+
+async def test_without_a_journal_nothing_is_spent_and_the_old_token_serves(gateways: Gateways) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    (gateways.journal() / "attempts").rmdir()
+    with pytest.raises(StorageUnavailable, match="journal"):
+        await service.refresh("alice", force=True, actor=ACTOR)
+    assert gateways.refreshes() == 0
+    assert gateways.row()["attempt_id"] is None
+    assert (await service.access_token("alice")).generation == 1
+    (gateways.journal() / "attempts").mkdir(mode=0o700)
+    assert (await service.refresh("alice", force=True, actor=ACTOR)).generation == 2
+
+
+async def test_an_outcome_that_neither_disk_nor_database_takes_is_kept_while_the_process_lives(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateways.limits = QUICK
+    service = await gateways.open()
+    await gateways.log_in(service)
+
+    async def full(*_: Any) -> None:
+        gateways.database.cut_off()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Record, "keep", full)
+    with pytest.raises(StorageUnavailable, match="cannot be saved yet"):
+        await service.refresh("alice", force=True, actor=ACTOR)
+    assert (await service.access_token("alice")).generation == 2
+    gateways.database.let_in()
+    await eventually(lambda: gateways.row()["generation"] == 2, seconds=10)
+    await eventually(lambda: records(gateways) == [])
+
+
+async def test_of_a_row_put_back_to_an_older_state_the_answer_stays_in_the_journal(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    await service.refresh("alice", force=True, actor=ACTOR)
+    await crash(service, monkeypatch, PostgresTokens, "save")
+    set_row(gateways, f"generation = 1, attempt_id = '{uuid.uuid4()}', attempt_host = 'elsewhere'")
+    other = await gateways.open()
+    await asyncio.wait([asyncio.create_task(other.run_background())], timeout=0.5)
+    assert gateways.row()["generation"] == 1
+    assert len(records(gateways)) == 1
