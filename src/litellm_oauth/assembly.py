@@ -1,4 +1,4 @@
-"""Puts the service together: database, migrations, key, provider. For the gateway and the command line."""
+"""Puts the service together: tiers, migrations, key, provider. For the gateway and the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .changes import Changes
 from .cipher import Cipher
 from .clock import AuthorityClock
 from .disk import Disk
-from .errors import SettingsError, StorageUnavailable
+from .errors import LitellmOAuthError, SettingsError, StorageUnavailable
 from .journal import Journal
 from .login import LoginFlow
 from .pkce import RandomBytes
@@ -29,17 +29,24 @@ from .reader import TokenReader
 from .refresh import Refresher
 from .results import Actor
 from .service import TokenService
-from .settings import DatabaseSettings, Settings
-from .stores import TokenStore
+from .settings import Settings
+from .stores import LoginStore, TokenStore
 from .stores.database import LIMITS, Database, Limits
+from .stores.documents import Documents
+from .stores.environment import EnvironmentTokens
+from .stores.file import FileTokens
+from .stores.file_logins import FileLogins
 from .stores.listener import listen
 from .stores.logins import PostgresLogins
-from .stores.memory import TokenMemory
+from .stores.memory import RECHECK, RECHECK_FILE, TokenMemory
 from .stores.migrations import migrate, migrations_folder, read_migrations
 from .stores.postgres import PostgresTokens
+from .stores.tiers import Tiers
 from .vault import Vault
 
 _log = logging.getLogger(__name__)
+_IN_DATABASE = "the table claude_oauth.key_checks"
+_IN_FILES = "key_checks.json in claude_oauth.journal_dir"
 
 
 async def open_service(
@@ -49,45 +56,37 @@ async def open_service(
     clock: Callable[[], float] = time.time,
     random: Callable[[], float] = random_module.random,
     random_bytes: RandomBytes = secrets.token_bytes,
-    host: str | None = None,
     patience: float = 15.0,
+    without_database: bool = False,
     limits: Limits = LIMITS,
 ) -> TokenService:
-    """Open the pool, apply pending migrations, check the key, and start to listen for changes.
+    """Open the tiers, apply pending migrations, check the key, and start to listen for changes.
 
-    ``patience``: seconds to wait for a database that is still starting. The background loop is not started;
-    run ``service.run_background()`` for that. ``limits``: how long the database may take.
+    ``patience``: seconds to wait for a database that is still starting. ``without_database``: start all the
+    same where it is still away then, and go on trying; what the host's files hold is served meanwhile. The
+    background loop is not started; run ``service.run_background()`` for that. ``limits``: how long the
+    database may take.
 
-    Raises SettingsError for a missing, malformed or wrong key and for a missing database, MigrationError and
-    StorageUnavailable.
+    Raises SettingsError for a missing, malformed or wrong key and for a folder that cannot be used,
+    MigrationError, and StorageUnavailable.
     """
-    if settings.database is None or not settings.use_database:
-        raise SettingsError(
-            [
-                "claude_oauth.use_database: is false, and tokens are kept only in PostgreSQL so far; "
-                "set it to true and give LITELLM_OAUTH_DATABASE_URL"
-            ]
-        )
     cipher = Cipher(settings.encryption_key, settings.encryption_keys_old, random_bytes=random_bytes)
     async with AsyncExitStack() as resources:
         disk = Disk()
         resources.callback(disk.close)
         journal = Journal(settings.journal_dir, disk)
         resources.callback(journal.close)
-        database = await _open_database(settings.database, resources, patience, limits)
-        tokens = PostgresTokens(database, settings.provider.token_url)
-        await check_key(tokens, cipher)
-        logins = PostgresLogins(database)
+        authority_clock = AuthorityClock(clock)
+        memory = TokenMemory(recheck=RECHECK if settings.use_database else RECHECK_FILE)
+        changes = Changes(memory)
+        actor = Actor("gateway", socket.gethostname())
+        tiers = _Tiers(settings, cipher, journal, disk, authority_clock, changes, actor)
+        tokens, logins = await tiers.open(resources, limits, patience, without_database=without_database)
         client = await resources.enter_async_context(
             httpx.AsyncClient(transport=transport, trust_env=transport is None, cookies=_no_cookies())
         )
-        authority_clock = AuthorityClock(clock)
-        authority_clock.observe(await tokens.now())
         provider = Provider(settings.provider, client, authority_clock.now)
         vault = Vault(cipher)
-        memory = TokenMemory()
-        changes = Changes(memory)
-        actor = Actor("gateway", host or socket.gethostname())
         reader = TokenReader(
             tokens, vault, memory, authority_clock, settings.refresh_buffer if settings.auto_refresh else None
         )
@@ -113,8 +112,6 @@ async def open_service(
             auto_refresh=settings.auto_refresh,
             random=random,
         )
-        listening = asyncio.create_task(listen(database.parameters, changes), name="litellm_oauth listener")
-        resources.push_async_callback(_end, listening)
         return TokenService(
             tokens,
             vault,
@@ -131,8 +128,132 @@ async def open_service(
         )
 
 
-async def check_key(tokens: TokenStore, cipher: Cipher) -> None:
+class _Tiers:
+    """Opens the stores that the settings ask for."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        cipher: Cipher,
+        journal: Journal,
+        disk: Disk,
+        clock: AuthorityClock,
+        changes: Changes,
+        actor: Actor,
+    ) -> None:
+        self._settings = settings
+        self._cipher = cipher
+        self._vault = Vault(cipher)
+        self._clock = clock
+        self._changes = changes
+        self._actor = actor
+        documents = Documents(
+            settings.token_file, journal.folder, self._seal, authority=not settings.use_database
+        )
+        self._documents = documents
+        self._files = FileTokens(
+            documents,
+            journal.folder,
+            journal.locks,
+            disk,
+            settings.provider.token_url,
+            clock.now,
+            self._vault.readable,
+        )
+        given = settings.environment_tokens
+        self._environment = None if given is None else EnvironmentTokens(given, self._seal, clock.now)
+
+    async def open(
+        self, resources: AsyncExitStack, limits: Limits, patience: float, *, without_database: bool
+    ) -> tuple[TokenStore, LoginStore]:
+        """The composed store and the pending logins. Raises as ``open_service`` does."""
+        self._prepare_files()
+        if self._settings.database is None or not self._settings.use_database:
+            await check_key(self._files, self._cipher, _IN_FILES)
+            return self._composed(self._files, None), FileLogins(self._files, self._clock.now)
+        database = Database(self._settings.database, limits=limits)
+        resources.push_async_callback(database.close)
+        tokens = PostgresTokens(database, self._settings.provider.token_url)
+        try:
+            await self._open_database(database, tokens, resources, patience)
+        except StorageUnavailable as error:
+            if not without_database:
+                raise
+            await check_key(self._files, self._cipher, _IN_FILES)
+            _log.warning("starting without the token database: %s", error.message)
+            later = asyncio.create_task(
+                self._open_database_later(database, tokens, resources), name="litellm_oauth database"
+            )
+            resources.push_async_callback(_end, later)
+        return self._composed(tokens, self._files), PostgresLogins(database)
+
+    def _composed(self, authority: TokenStore, files: FileTokens | None) -> Tiers:
+        single_host = self._settings.single_host or not self._settings.use_database
+        return Tiers(
+            authority,
+            files,
+            self._environment,
+            self._actor,
+            self._vault.readable,
+            single_host=single_host,
+        )
+
+    def _prepare_files(self) -> None:
+        try:
+            self._documents.prepare()
+        except OSError as error:
+            folder = self._settings.token_file.parent
+            if not self._settings.use_database:
+                raise SettingsError(
+                    [
+                        f"claude_oauth.token_file: the folder {folder} cannot be used "
+                        f"({error.strerror or error}); make it one that the gateway may write to"
+                    ]
+                ) from None
+            _log.warning(
+                "the folder %s of the token files cannot be used (%s)", folder, error.strerror or error
+            )
+
+    async def _open_database(
+        self, database: Database, tokens: PostgresTokens, resources: AsyncExitStack, patience: float
+    ) -> None:
+        await _migrate(database, patience)
+        await database.open()
+        await check_key(tokens, self._cipher, _IN_DATABASE)
+        self._clock.observe(await tokens.now())
+        with suppress(StorageUnavailable):
+            # So that a start without the database knows the key as well.
+            await self._files.note_key(self._cipher.key_id, self._cipher.check_value())
+        listening = asyncio.create_task(
+            listen(database.parameters, self._changes), name="litellm_oauth listener"
+        )
+        resources.push_async_callback(_end, listening)
+
+    async def _open_database_later(
+        self, database: Database, tokens: PostgresTokens, resources: AsyncExitStack
+    ) -> None:
+        while True:
+            try:
+                await self._open_database(database, tokens, resources, patience=0.0)
+            except StorageUnavailable:
+                await asyncio.sleep(1.0)
+            except LitellmOAuthError as error:
+                # A wrong key, or tables that do not fit: the files go on serving, the database is left alone.
+                _log.error("the token database cannot be used: %s", error.message)
+                await database.close()
+                return
+            else:
+                _log.warning("the token database is back")
+                return
+
+    def _seal(self, user: str, field: str, value: str) -> str:
+        return self._cipher.encrypt(value, user=user, field=field)
+
+
+async def check_key(tokens: TokenStore, cipher: Cipher, where: str) -> None:
     """Compare the keyring with the check values in the store; add the current key's where it is new.
+
+    ``where``: the place of the check values, for the fault.
 
     Raises SettingsError where the store was written with a key that is not in the keyring: to go on would
     make every stored login unreadable.
@@ -149,17 +270,14 @@ async def check_key(tokens: TokenStore, cipher: Cipher) -> None:
     wrong = ", ".join(sorted(set(checks) - set(known) - {cipher.key_id})) or cipher.key_id
     raise SettingsError(
         [
-            f"claude_oauth.encryption_key: is key {cipher.key_id}, but the database was written with "
+            f"claude_oauth.encryption_key: is key {cipher.key_id}, but the stored tokens were written with "
             f"key {wrong}; put that key back, or list it in CLAUDE_TOKEN_ENCRYPTION_KEYS_OLD. If it is "
-            "lost, all have to log in again: delete its row from claude_oauth.key_checks first"
+            f"lost, all have to log in again: delete it from {where} first"
         ]
     )
 
 
-async def _open_database(
-    settings: DatabaseSettings, resources: AsyncExitStack, patience: float, limits: Limits
-) -> Database:
-    database = Database(settings, limits=limits)
+async def _migrate(database: Database, patience: float) -> None:
     migrations = read_migrations(migrations_folder())
     deadline = time.monotonic() + patience
     while True:
@@ -173,9 +291,6 @@ async def _open_database(
             await asyncio.sleep(1.0)
     for name in applied:
         _log.info("applied the migration %s", name)
-    await database.open()
-    resources.push_async_callback(database.close)
-    return database
 
 
 def _no_cookies() -> CookieJar:

@@ -23,7 +23,7 @@ from uuid import UUID
 from .backoff import ANSWER_LOST, describe
 from .clock import AuthorityClock
 from .errors import StorageUnavailable, Unreadable
-from .hostlock import Hold
+from .hostlock import Hold, of_refresh
 from .journal import Condemned, Entry, Failed, Journal, Outcome, Received, Record
 from .provider import Provider
 from .results import Actor
@@ -67,20 +67,20 @@ class Attempts:
 
     def hold(self, user: str) -> Hold | None:
         """This host's lock on the user's token, or None where another process has it."""
-        return self._journal.locks.try_hold(user)
+        return self._journal.locks.try_hold(of_refresh(user))
 
     async def begin(self, claim: Claim) -> Record:
         """The record of a claim that is about to be spent. Raises StorageUnavailable: nothing was spent."""
         try:
             return await self._journal.begin(claim)
         except StorageUnavailable:
-            await self.abandon(claim.attempt)
+            await self.abandon(claim.row, claim.attempt)
             raise
 
-    async def abandon(self, attempt: Attempt) -> None:
+    async def abandon(self, row: TokenRow, attempt: Attempt) -> None:
         """Give back a claim that spent nothing. Where that cannot be written, ``settle`` finds it."""
         with suppress(StorageUnavailable):
-            await self._store.abandon(attempt)
+            await self._store.abandon(row, attempt)
 
     async def save(self, claim: Claim, record: Record, sealed: Sealed, note: Note) -> TokenRow | None:
         """Store what the provider gave. None where a login or logout came first; then it is revoked.
@@ -138,7 +138,7 @@ class Attempts:
         if row.attempt_id is not None and row.attempt_host == self.host:
             known = any(entry.attempt.attempt_id == row.attempt_id for entry in entries)
             if not known and not await self._journal.began(row.attempt_id):
-                await self._store.abandon(Attempt(row.attempt_id, UUID(int=0), self.host))
+                await self._store.abandon(row, Attempt(row.attempt_id, UUID(int=0), self.host))
                 return None
         return judged
 
@@ -204,7 +204,7 @@ class Attempts:
             _log.warning("took a token of %s from the journal (generation %d)", row.user_id, saved.generation)
             if saved.source == self._store.source and await self._store.mirror(saved):
                 await self._forget(entry)
-            return saved.source == self._store.source
+            return True
         if row.generation < entry.generation:
             # The store was put back to an older state; the answer stays until it is known which one counts.
             return False

@@ -57,11 +57,12 @@ async def refresh_due(refresher: Refresher, buffer: float, actor: Actor) -> Refr
     Raises StorageUnavailable.
     """
     tally = _Tally()
+    due = refresher.due_pass(buffer, actor)
 
     async def work() -> None:
         while not tally.hopeless:
             try:
-                result = await refresher.spend_due(buffer, actor)
+                result = await due.spend_next()
             except StorageUnavailable:
                 raise
             except ReauthRequired:

@@ -20,6 +20,10 @@ class AuthorityClock:
         """Seconds since the epoch by the authority's clock."""
         return self._local() + self._offset
 
-    def observe(self, authority_time: float) -> None:
-        """Take in a time that the authority told just now; the way it took (milliseconds) does not matter."""
-        self._offset = authority_time - self._local()
+    def observe(self, authority_time: float | None) -> None:
+        """Take in a time that the authority told just now; the way it took (milliseconds) does not matter.
+
+        None: it came from a tier that has no clock but this one.
+        """
+        if authority_time is not None:
+            self._offset = authority_time - self._local()

@@ -11,7 +11,9 @@ import asyncio
 import logging
 import random as random_module
 import uuid
+from collections import deque
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 from . import messages
@@ -39,10 +41,45 @@ from .vault import REFRESH, Vault
 
 _log = logging.getLogger(__name__)
 LEASE = 30.0
-# How long somebody who waits for another process goes without looking (a notification may be lost).
+# When somebody whose token changes under his hands had better ask again.
 LOOK_AGAIN = 1.0
+# So many due users are read at once. Each is claimed when its turn comes: nobody waits behind an idle lease.
+DUE_PAGE = 64
 # What a refresh takes beyond the provider's own time-out.
 SLACK = 10.0
+
+
+class DuePass:
+    """Everybody who is due, one after the other, to several workers. Few rows are held at any moment."""
+
+    def __init__(
+        self, refresher: Refresher, store: TokenStore, host: str, buffer: float, actor: Actor
+    ) -> None:
+        self._refresher = refresher
+        self._store = store
+        self._host = host
+        self._buffer = buffer
+        self._actor = actor
+        self._rows: deque[TokenRow] = deque()
+        self._last: TokenRow | None = None
+        self._over = False
+        self._reading = asyncio.Lock()
+
+    async def spend_next(self) -> Refreshed | None:
+        """Refresh the next user; None where nobody is left. Raises like ``Refresher.ensure``."""
+        row = await self._next()
+        return None if row is None else await self._refresher.spend_due(row, self._buffer, self._actor)
+
+    async def _next(self) -> TokenRow | None:
+        async with self._reading:
+            if not self._rows and not self._over:
+                found = await self._store.due(
+                    self._buffer, self._last, DUE_PAGE, self._host, doubtful=self._store.steady
+                )
+                self._rows.extend(found)
+                self._over = not found
+                self._last = found[-1] if found else None
+            return self._rows.popleft() if self._rows else None
 
 
 class Refresher:
@@ -99,23 +136,17 @@ class Refresher:
             if joined is None or came_meanwhile or need.satisfied_by(result.token, self._clock.now()):
                 return result
 
-    async def spend_due(self, buffer: float, actor: Actor) -> Refreshed | None:
-        """Refresh one user of all who are due; None where nobody is left. Raises like ``ensure``."""
-        attempt = self._attempt()
-        try:
-            claim = await self._store.claim_due(buffer, attempt, LEASE, actor, doubtful=self._store.steady)
-        except StorageUnavailable:
-            await self._attempts.abandon(attempt)
-            raise
-        if claim is None:
-            return None
-        user = claim.row.user_id
+    def due_pass(self, buffer: float, actor: Actor) -> DuePass:
+        """A pass over all whose token expires within ``buffer`` seconds."""
+        return DuePass(self, self._store, self._attempts.host, buffer, actor)
+
+    async def spend_due(self, row: TokenRow, buffer: float, actor: Actor) -> Refreshed:
+        """Refresh a user whose row was read a moment ago, and found due. Raises like ``ensure``."""
+        user = row.user_id
+        need = Need("expiring", row.generation, buffer, actor, patient=True)
         if user in self._flights:
-            # That flight waits for this very lease, and will find the row refreshed.
-            return await asyncio.shield(self._task(self._spend_alone(claim, actor)))
-        return await asyncio.shield(
-            self._fly_alone(user, self._spend_alone(claim, actor), Need.MOST_URGENT)[0]
-        )
+            return replace(await self.ensure(user, need), refreshed=False)
+        return await asyncio.shield(self._fly_alone(user, self._fly(user, need, row), need.urgency)[0])
 
     async def replay(self) -> None:
         """Write what processes of this host that are gone left in the journal. Raises StorageUnavailable."""
@@ -156,15 +187,17 @@ class Refresher:
         flight[0].add_done_callback(ended)
         return flight
 
-    async def _fly(self, user: str, need: Need) -> Refreshed:
+    async def _fly(self, user: str, need: Need, row: TokenRow | None = None) -> Refreshed:
+        """Have ``need`` satisfied; ``row`` is the user's as it was read a moment ago."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._provider.token_timeout + SLACK
         with self._changes.watch(user) as watch:
             while True:
                 watch.reset()
-                row, token = await self._reader.look(user)
-                if need.satisfied_by(token, self._clock.now()):
-                    return Refreshed(token, refreshed=False)
+                if row is None:
+                    row, token = await self._reader.look(user)
+                    if need.satisfied_by(token, self._clock.now()):
+                        return Refreshed(token, refreshed=False)
                 own = row.attempt_host == self._attempts.host
                 wait = row.leased_for
                 if wait <= 0 or own:
@@ -176,8 +209,9 @@ class Refresher:
                         if result is not None:
                             return result
                         if own:
+                            row = None
                             continue
-                    wait = LOOK_AGAIN
+                    wait = self._store.look_again
                 if loop.time() >= deadline:
                     raise ProviderUnavailable(
                         f"Another process has been refreshing the token of {user} for too long. "
@@ -185,7 +219,8 @@ class Refresher:
                         reason="refresh_pending",
                         retry_after=LOOK_AGAIN,
                     )
-                await watch.wait(min(wait, LOOK_AGAIN))
+                row = None
+                await watch.wait(min(wait, self._store.look_again))
 
     async def _try(self, row: TokenRow, need: Need) -> Refreshed | None:
         """Spend the token under this host's lock; None where the row has to be read again."""
@@ -219,17 +254,8 @@ class Refresher:
             )
         except StorageUnavailable:
             # The lease may have been taken although its answer did not come: nothing was spent, so say so.
-            await self._attempts.abandon(attempt)
+            await self._attempts.abandon(row, attempt)
             raise
-
-    async def _spend_alone(self, claim: Claim, actor: Actor) -> Refreshed:
-        user = claim.row.user_id
-        hold = self._attempts.hold(user)
-        if hold is None or not await self._store.renew(claim, LEASE):
-            await self._attempts.abandon(claim.attempt)
-            raise CoolingDown(f"The token of {user} is being refreshed already.", retry_after=LOOK_AGAIN)
-        with hold:
-            return await self._spend(claim, actor)
 
     async def _spend(self, claim: Claim, actor: Actor) -> Refreshed:
         """The one place where a refresh token is spent. The caller holds this host's lock for the user."""

@@ -297,7 +297,7 @@ class TokenService:
             now=self._clock.now(),
             refresh_buffer=self._buffer,
             readable=row is None or self._vault.readable(row),
-            source=self._tokens.source,
+            source=self._tokens.source if row is None else row.source,
         )
 
     def _task(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

@@ -20,6 +20,7 @@ import yaml
 from .errors import SettingsError
 from .keys import decode_key
 from .settings_reader import Environment, Section, is_loopback
+from .tokens import moment_of
 
 DEFAULT_CONFIG_PATH = "/app/config.yaml"
 ENCRYPTION_KEY = "CLAUDE_TOKEN_ENCRYPTION_KEY"
@@ -57,6 +58,15 @@ class DatabaseSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class EnvironmentTokens:
+    """``default``'s tokens as the environment gives them. ``expires_at`` is in seconds since the epoch."""
+
+    access_token: str = field(repr=False)
+    refresh_token: str | None = field(repr=False)
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings. ``refresh_buffer`` is in seconds. Lists and names are those of the design."""
 
@@ -66,6 +76,7 @@ class Settings:
     refresh_buffer: float
     token_file: Path
     journal_dir: Path
+    single_host: bool
     forced_refreshes_per_day: int
     encryption_key: str = field(repr=False)
     encryption_keys_old: tuple[str, ...] = field(repr=False)
@@ -76,6 +87,7 @@ class Settings:
     allowed_api_bases: tuple[str, ...]
     provider: ProviderSettings
     database: DatabaseSettings | None
+    environment_tokens: EnvironmentTokens | None
     master_key: str | None = field(repr=False)
 
 
@@ -126,6 +138,7 @@ def parse_settings(section: Mapping[str, Any], environ: Mapping[str, str]) -> Se
         refresh_buffer=top.number("refresh_buffer", 300, low=0, high=86_400),
         token_file=Path(top.text("token_file", "~/.litellm/claude_tokens.json")).expanduser(),
         journal_dir=Path(top.text("journal_dir", "~/.litellm_journal")).expanduser(),
+        single_host=top.boolean("single_host", False),
         forced_refreshes_per_day=round(top.number("forced_refreshes_per_day", 24, low=0, high=10_000)),
         encryption_key=top.secret("encryption_key", ENCRYPTION_KEY),
         encryption_keys_old=tuple(env.get(OLD_ENCRYPTION_KEYS).replace(",", " ").split()),
@@ -136,6 +149,7 @@ def parse_settings(section: Mapping[str, Any], environ: Mapping[str, str]) -> Se
         allowed_api_bases=top.urls("allowed_api_bases", secure=not sandbox),
         provider=_provider(top.section("provider"), sandbox),
         database=_database(env, faults, required=enabled and use_database),
+        environment_tokens=_environment_tokens(env, faults),
         master_key=env.get("LITELLM_MASTER_KEY") or None,
     )
     if anonymous_api and not (sandbox and is_loopback(public_url)):
@@ -178,6 +192,25 @@ def _provider(section: Section, sandbox: bool) -> ProviderSettings:
     )
     section.refuse_unknown()
     return provider
+
+
+def _environment_tokens(env: Environment, faults: list[str]) -> EnvironmentTokens | None:
+    access_token, refresh_token = env.get("CLAUDE_ACCESS_TOKEN"), env.get("CLAUDE_REFRESH_TOKEN")
+    expires_at = env.get("CLAUDE_EXPIRES_AT")
+    if not access_token:
+        if refresh_token or expires_at:
+            faults.append(
+                "CLAUDE_ACCESS_TOKEN: is missing, but CLAUDE_REFRESH_TOKEN or CLAUDE_EXPIRES_AT is set; "
+                "set all three, or none"
+            )
+        return None
+    moment = moment_of(expires_at)
+    if moment is None:
+        faults.append(
+            "CLAUDE_EXPIRES_AT: is no number; write the seconds since 1970 at which the token expires"
+        )
+        return None
+    return EnvironmentTokens(access_token, refresh_token or None, moment)
 
 
 def _database(env: Environment, faults: list[str], *, required: bool) -> DatabaseSettings | None:

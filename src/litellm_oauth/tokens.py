@@ -6,6 +6,7 @@ Times are seconds since the epoch (float), lengths of time are seconds.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -13,6 +14,8 @@ from typing import Any
 from .errors import InvalidInput
 
 MAX_USER_ID_LENGTH = 255
+# Above this a number of seconds would lie in the year 5138, so it is one of milliseconds.
+_MILLISECONDS = 1e11
 
 
 class Freshness(StrEnum):
@@ -98,6 +101,17 @@ class UserStatus:
         if self.expires_in is not None and self.expires_in > 0:
             return True
         return self.has_refresh_token and self.status is not Status.REAUTH_REQUIRED
+
+
+def moment_of(value: object) -> float | None:
+    """Seconds since the epoch out of a number, or a text of one; above 10^11 it is milliseconds."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    with suppress(ValueError, OverflowError):
+        number = float(value)
+        if 0 <= number < 1e15:
+            return number / 1000 if number > _MILLISECONDS else number
+    return None
 
 
 def freshness(expires_at: float, now: float, refresh_buffer: float) -> Freshness:

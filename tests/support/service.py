@@ -55,6 +55,7 @@ class Gateways:
         self.database = database
         self.sandbox = sandbox
         self.limits = PATIENT
+        self.environment: dict[str, str] = {}
         self._open: list[TokenService] = []
 
     def settings(self, **changes: Any) -> Settings:
@@ -64,18 +65,26 @@ class Gateways:
             "sandbox": True,
             "encryption_key": KEY,
             "provider": provider,
-            "journal_dir": str(self.journal()),
+            **self._folders("host"),
             **changes,
         }
         environment = {
             "LITELLM_OAUTH_DATABASE_URL": self.database.settings.url,
             "LITELLM_OAUTH_DATABASE_PASSWORD": self.database.settings.password or "",
+            **self.environment,
         }
         return parse_settings(section, environment)
 
     def journal(self, host: str = "host") -> Path:
         """The journal's folder on a host."""
         return self.folder / host / "journal"
+
+    def tokens(self, host: str = "host") -> Path:
+        """The token file on a host."""
+        return self.folder / host / "tokens" / "claude_tokens.json"
+
+    def _folders(self, host: str) -> dict[str, str]:
+        return {"journal_dir": str(self.journal(host)), "token_file": str(self.tokens(host))}
 
     async def open_with_old_keys(self, key: str, *old: str) -> TokenService:
         """A service that encrypts with ``key`` and still reads what the ``old`` keys encrypted."""
@@ -87,13 +96,19 @@ class Gateways:
         clock: Callable[[], float] = time.time,
         settling: float = 0.0,
         host: str = "host",
+        without_database: bool = False,
         **changes: Any,
     ) -> TokenService:
-        changes = {"journal_dir": str(self.journal(host)), **changes}
-        return await self._start(self.settings(**changes), clock, settling)
+        settings = self.settings(**{**self._folders(host), **changes})
+        return await self._start(settings, clock, settling, without_database=without_database)
 
     async def _start(
-        self, settings: Settings, clock: Callable[[], float] = time.time, settling: float = 0.0
+        self,
+        settings: Settings,
+        clock: Callable[[], float] = time.time,
+        settling: float = 0.0,
+        *,
+        without_database: bool = False,
     ) -> TokenService:
         service = await open_service(
             settings,
@@ -101,14 +116,15 @@ class Gateways:
             clock=clock,
             limits=replace(self.limits, settling=settling),
             patience=0.0,
+            without_database=without_database,
         )
         self._open.append(service)
         return service
 
-    async def log_in(self, service: TokenService, user: str = "alice") -> None:
-        """A whole login of ``user`` with the account of the same name."""
+    async def log_in(self, service: TokenService, user: str = "alice", account: str | None = None) -> None:
+        """A whole login of ``user`` with the account of the same name, or the one given."""
         started = await service.start_login(user, actor=ACTOR, again=True)
-        code = await asyncio.to_thread(self.sandbox.approve, started.authorization_url, user)
+        code = await asyncio.to_thread(self.sandbox.approve, started.authorization_url, account or user)
         await service.complete_login(user, code, actor=ACTOR)
 
     async def expire(self, user: str = "alice", seconds_left: float = -1) -> None:

@@ -59,11 +59,11 @@ async def test_login_and_logout_without_the_database_change_nothing(gateways: Ga
         service.start_login("bob", actor=ACTOR),
         service.complete_login("alice", f"code#{started.state}", actor=ACTOR),
         service.logout("alice", actor=ACTOR),
-        service.status("alice"),
         service.refresh("bob", actor=ACTOR),
     ):
         with pytest.raises(StorageUnavailable):
             await operation
+    assert (await service.status("alice")).source == "file"
     gateways.database.let_in()
     assert gateways.row() == before
     assert gateways.sandbox.token_calls()["total"] == calls
@@ -212,9 +212,16 @@ async def test_of_two_first_starts_with_different_keys_one_wins(gateways: Gatewa
     assert len(gateways.database.query("SELECT 1 FROM claude_oauth.key_checks")) == 1
 
 
-async def test_without_a_database_there_is_no_start(gateways: Gateways, database: TestDatabase) -> None:
+async def test_without_its_database_there_is_no_start_unless_it_is_asked_for(
+    gateways: Gateways, database: TestDatabase
+) -> None:
     database.cut_off()
     with pytest.raises(StorageUnavailable):
         await gateways.open()
-    with pytest.raises(SettingsError, match="use_database"):
-        await gateways.open(use_database=False)
+    service = await gateways.open(without_database=True)
+    with pytest.raises(StorageUnavailable):
+        await service.access_token("alice")
+    database.let_in()
+    await _until_reachable(gateways, service.database_reachable)
+    await gateways.log_in(service)
+    assert (await service.access_token("alice")).generation == 1

@@ -50,7 +50,7 @@ async def test_one_lease_at_a_time(store: PostgresTokens) -> None:
     await claim(store)
     other = Attempt(uuid.uuid4(), uuid.uuid4(), "other")
     assert await store.claim(await row(store), other, 30, ACTOR, doubtful=True) is None
-    assert await store.claim_due(300, other, 30, ACTOR, doubtful=True) is None
+    assert await store.due(300, None, 10, "other", doubtful=True) == []
 
 
 async def test_a_lease_is_on_one_generation(store: PostgresTokens) -> None:
@@ -100,7 +100,7 @@ async def test_an_attempt_that_spent_nothing_can_be_taken_back_and_no_other(
     store: PostgresTokens, gateways: Gateways
 ) -> None:
     mine = await claim(store)
-    await store.abandon(Attempt(uuid.uuid4(), mine.attempt.owner, "host"))
+    await store.abandon(mine.row, Attempt(uuid.uuid4(), mine.attempt.owner, "host"))
     assert gateways.row()["attempt_id"] == mine.attempt.attempt_id
-    await store.abandon(mine.attempt)
+    await store.abandon(mine.row, mine.attempt)
     assert (gateways.row()["attempt_id"], gateways.row()["lease_until"]) == (None, None)

@@ -60,6 +60,11 @@ class TokenStore(Protocol):
         """Whether the store has answered for so long that others could save what came in an outage."""
         ...
 
+    @property
+    def look_again(self) -> float:
+        """Seconds after which somebody who waits for another process looks at the row again."""
+        ...
+
     async def now(self) -> float:
         """Seconds since the epoch by the authority's clock."""
         ...
@@ -95,10 +100,13 @@ class TokenStore(Protocol):
         """
         ...
 
-    async def claim_due(
-        self, buffer: float, attempt: Attempt, lease: float, actor: Actor, *, doubtful: bool
-    ) -> Claim | None:
-        """Take the lease on one user whose token expires within ``buffer`` seconds and may be tried now."""
+    async def due(
+        self, buffer: float, after: TokenRow | None, limit: int, host: str, *, doubtful: bool
+    ) -> Sequence[TokenRow]:
+        """Rows whose token expires within ``buffer`` seconds and that ``host`` could claim now.
+
+        The most urgent first; ``after`` is the last row of the page before.
+        """
         ...
 
     async def renew(self, claim: Claim, lease: float) -> bool:
@@ -128,8 +136,8 @@ class TokenStore(Protocol):
         """End the attempt without a token. False where generation or attempt moved on."""
         ...
 
-    async def abandon(self, attempt: Attempt) -> None:
-        """End an attempt that spent nothing, if it was ever committed."""
+    async def abandon(self, row: TokenRow, attempt: Attempt) -> None:
+        """End an attempt on this row that spent nothing, if it was ever committed."""
         ...
 
     async def condemn(self, claim: Claim, last_error: str, note: Note) -> bool:

@@ -1,7 +1,7 @@
 """Access tokens in process memory, in the clear, so that a request with a valid token does no I/O.
 
 An entry is trusted while the process hears of every change (see ``listener``). Without that, an entry is good
-for RECHECK seconds after it was last read, and then has to be read again.
+for ``recheck`` seconds after it was last read, and then has to be read again.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from ..tokens import AccessToken
 
 RECHECK = 5.0
+# Nobody tells of a file that was changed by hand.
+RECHECK_FILE = 1.0
 MAX_ENTRIES = 20_000
 
 
@@ -41,15 +43,16 @@ class Reading:
 class TokenMemory:
     """At most ``max_entries`` users; the one that was stored longest ago makes room."""
 
-    def __init__(self, max_entries: int = MAX_ENTRIES) -> None:
+    def __init__(self, max_entries: int = MAX_ENTRIES, recheck: float = RECHECK) -> None:
         self.entries: dict[str, Entry] = {}
         self._max_entries = max_entries
+        self._recheck = recheck
         self._listening = False
         self._readings: dict[str, list[Reading]] = {}
 
     def trusted(self, entry: Entry, now: float) -> bool:
         """Whether the entry may be served without looking at the row."""
-        return not entry.stale and (self._listening or 0 <= now - entry.read_at < RECHECK)
+        return not entry.stale and (self._listening or 0 <= now - entry.read_at < self._recheck)
 
     @contextmanager
     def reading(self, user: str) -> Iterator[Reading]:

@@ -72,7 +72,7 @@ async def migrate(parameters: dict[str, Any], migrations: list[Migration]) -> li
     try:
         async with await psycopg.AsyncConnection.connect(**patient, autocommit=True) as connection:
             return await _apply(connection, migrations)
-    except (psycopg.OperationalError, OSError) as error:
+    except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction, OSError) as error:
         raise StorageUnavailable(
             f"The token database cannot be reached ({describe(error)}). Check its URL, "
             "the password and whether the server runs."
@@ -87,9 +87,7 @@ async def migrate(parameters: dict[str, Any], migrations: list[Migration]) -> li
 async def _apply(connection: psycopg.AsyncConnection[Any], migrations: list[Migration]) -> list[str]:
     # Held by the session, so that it spans all files; the end of the connection gives it back.
     await connection.execute("SELECT pg_advisory_lock(%s)", [LOCK])
-    await connection.execute(_TABLE)
-    cursor = await connection.execute("SELECT name, checksum FROM claude_oauth.schema_migrations")
-    applied = dict(await cursor.fetchall())
+    applied = await _applied(connection)
     done = []
     for migration in migrations:
         if migration.name not in applied:
@@ -103,6 +101,16 @@ async def _apply(connection: psycopg.AsyncConnection[Any], migrations: list[Migr
     return done
 
 
+async def _applied(connection: psycopg.AsyncConnection[Any]) -> dict[str, str]:
+    """The checksums by name. Writes nothing where nothing is missing: a standby can be asked, too."""
+    cursor = await connection.execute("SELECT to_regclass('claude_oauth.schema_migrations')")
+    known = await cursor.fetchone()
+    if known is None or known[0] is None:
+        await connection.execute(_TABLE)
+    cursor = await connection.execute("SELECT name, checksum FROM claude_oauth.schema_migrations")
+    return dict(await cursor.fetchall())
+
+
 async def _apply_one(connection: psycopg.AsyncConnection[Any], migration: Migration) -> None:
     try:
         async with connection.transaction():
@@ -112,7 +120,7 @@ async def _apply_one(connection: psycopg.AsyncConnection[Any], migration: Migrat
                 "INSERT INTO claude_oauth.schema_migrations (name, checksum) VALUES (%s, %s)",
                 [migration.name, migration.checksum],
             )
-    except psycopg.OperationalError:
+    except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction):
         raise
     except psycopg.Error as error:
         raise MigrationError(

@@ -32,6 +32,8 @@ from .rows import (
 TOKENS = 'claude_oauth."LiteLLM_ClaudeOAuthTokens"'
 LOGINS = 'claude_oauth."LiteLLM_ClaudeOAuthLogins"'
 AUDIT = 'claude_oauth."LiteLLM_ClaudeOAuthAudit"'
+# Others wake those who wait for them (see ``listener``); a notification may be lost all the same.
+LOOK_AGAIN = 1.0
 RESTS = "claude_oauth.provider_rests"
 
 _TODAY = "(clock_timestamp() AT TIME ZONE 'UTC')::date"
@@ -89,17 +91,12 @@ claimed AS (
 noted AS ({_NOTE_DOUBT})
 SELECT * FROM claimed"""
 # statement_timestamp, since the index cannot help with a clock that moves while it is searched.
-_CLAIM_DUE = f"""
-WITH before AS (
-  SELECT t.user_id, t.attempt_host, t.attempt_id IS NOT NULL AS doubted FROM {TOKENS} t
-  WHERE {_SPENDABLE} AND t.expires_at <= statement_timestamp() + make_interval(secs => %(buffer)s)
-    AND (t.next_attempt_at IS NULL OR t.next_attempt_at <= clock_timestamp())
-  ORDER BY t.expires_at LIMIT 1 FOR UPDATE SKIP LOCKED),
-claimed AS (
-  UPDATE {TOKENS} t SET {_TAKE_LEASE} FROM before b WHERE t.user_id = b.user_id
-  RETURNING {_COLUMNS}, b.doubted, b.attempt_host AS doubted_host),
-noted AS ({_NOTE_DOUBT})
-SELECT * FROM claimed"""
+_DUE = f"""
+SELECT {_COLUMNS} FROM {TOKENS} t
+WHERE {_SPENDABLE} AND t.expires_at <= statement_timestamp() + make_interval(secs => %(buffer)s)
+  AND (t.next_attempt_at IS NULL OR t.next_attempt_at <= clock_timestamp())
+  AND (t.expires_at, t.user_id) > (to_timestamp(%(after_at)s), %(after)s)
+ORDER BY t.expires_at, t.user_id LIMIT %(limit)s"""
 _RENEW = f"""
 UPDATE {TOKENS} t SET lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
 WHERE {_OWN_ATTEMPT} AND t.lease_owner = %(owner)s"""
@@ -133,7 +130,7 @@ WITH failed AS (
   WHERE {_OWN_ATTEMPT} RETURNING t.generation),
 rested AS ({_REST.format("FROM failed WHERE %(counts)s")})
 {_NOTE} FROM failed"""
-_ABANDON = f"UPDATE {TOKENS} t SET {_END_ATTEMPT} WHERE t.attempt_id = %(attempt)s"
+_ABANDON = f"UPDATE {TOKENS} t SET {_END_ATTEMPT} WHERE t.user_id = %(user)s AND t.attempt_id = %(attempt)s"
 _CONDEMN = f"""
 WITH condemned AS (
   UPDATE {TOKENS} t SET status = 'reauth_required', last_error = %(last_error)s, next_attempt_at = NULL,
@@ -240,6 +237,10 @@ class PostgresTokens:
     def steady(self) -> bool:
         return self._database.steady
 
+    @property
+    def look_again(self) -> float:
+        return LOOK_AGAIN
+
     async def now(self) -> float:
         row = await self._database.one("SELECT extract(epoch FROM clock_timestamp())::float8 AS now")
         assert row is not None  # noqa: S101 -- a SELECT without FROM has one row
@@ -270,12 +271,14 @@ class PostgresTokens:
         values = {**own, **_lease(attempt, lease), **_actor(actor)}
         return _claim(await self._one(_CLAIM, values), attempt)
 
-    async def claim_due(
-        self, buffer: float, attempt: Attempt, lease: float, actor: Actor, *, doubtful: bool
-    ) -> Claim | None:
-        own = {"buffer": buffer, "doubtful": doubtful, "forced": False}
-        values = {**own, **_lease(attempt, lease), **_actor(actor)}
-        return _claim(await self._one(_CLAIM_DUE, values), attempt)
+    async def due(
+        self, buffer: float, after: TokenRow | None, limit: int, host: str, *, doubtful: bool
+    ) -> Sequence[TokenRow]:
+        start = (
+            {"after": after.user_id, "after_at": after.expires_at} if after else {"after": "", "after_at": 0}
+        )
+        values = {"buffer": buffer, "limit": limit, "host": host, "doubtful": doubtful, **start}
+        return [_token_row(row) for row in await self._all(_DUE, values)]
 
     async def renew(self, claim: Claim, lease: float) -> bool:
         values = {**_own(claim), **_lease(claim.attempt, lease)}
@@ -297,8 +300,8 @@ class PostgresTokens:
         values = {**note_values(note), **_own(claim), **_failure(failure)}
         return await self._run(_FAIL, values) == 1
 
-    async def abandon(self, attempt: Attempt) -> None:
-        await self._database.run(_ABANDON, {"attempt": attempt.attempt_id})
+    async def abandon(self, row: TokenRow, attempt: Attempt) -> None:
+        await self._database.run(_ABANDON, {"user": row.user_id, "attempt": attempt.attempt_id})
 
     async def condemn(self, claim: Claim, last_error: str, note: Note) -> bool:
         spent = {"spent": claim.row.refresh_token, "last_error": last_error}

@@ -63,7 +63,8 @@ class TokenRow:
     ``leased_for`` is what is left of somebody's live lease. ``in_doubt`` says that an attempt outlived its
     lease, so that nobody knows whether the refresh token was spent; ``attempt_host`` names the journal that
     may hold the answer. ``forced_today`` counts the forced refreshes of this day (UTC). ``read_at`` is when
-    the tier ``source`` read it. ``provider`` is how the provider stands for everybody.
+    the authority read it, by its clock; None where the tier has no clock of its own.
+    ``provider`` is how the provider stands for everybody, ``source`` the tier that was read.
     """
 
     user_id: str
@@ -85,7 +86,7 @@ class TokenRow:
     updated_at: float
     leased_for: float
     in_doubt: bool
-    read_at: float
+    read_at: float | None
     provider: ProviderState
     source: str
 

@@ -1,0 +1,504 @@
+"""Token rows in the files of one gateway host: the authority without a database, else its stand-in.
+
+Every step reads, compares and writes under the user's lock on this host, in a thread. There are no leases:
+``refresh`` holds the host's lock for as long as it asks the provider.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID
+
+from ..disk import FILE_MODE, Disk, read_private, write_all, write_private
+from ..errors import StorageUnavailable
+from ..hostlock import HostLocks, of_document, of_refresh
+from ..results import Actor
+from .documents import (
+    SOURCE,
+    DamagedDocument,
+    Document,
+    Documents,
+    document_of,
+    row_of,
+    today,
+    unusable,
+)
+from .rows import (
+    Attempt,
+    Claim,
+    Failure,
+    Note,
+    PendingLogin,
+    ProviderState,
+    RowStatus,
+    Sealed,
+    TokenRow,
+    Tombstone,
+)
+
+T = TypeVar("T")
+# A step that finds nothing to change returns this instead of a document.
+Step = Callable[[TokenRow | None, Document], Document | None]
+
+
+class StateFile:
+    """One JSON object that the processes of this host change together."""
+
+    def __init__(self, path: Path, locks: HostLocks) -> None:
+        self._path = path
+        self._locks = locks
+
+    def read(self) -> dict[str, Any]:
+        """The object; an empty one where there is none, or one that cannot be read. Raises OSError."""
+        try:
+            found = json.loads(read_private(self._path) or b"{}")
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @contextmanager
+    def changed(self) -> Iterator[dict[str, Any]]:
+        """The object, to be changed in place; it is written at the end of the block. Raises OSError."""
+        with self._locks.briefly(f"file/{self._path.name}"):
+            document = self.read()
+            before = json.dumps(document)
+            yield document
+            after = json.dumps(document)
+            if after != before:
+                write_private(self._path, after.encode(), durable=True)
+
+
+class FileTokens:
+    """``stores.TokenStore`` over documents. ``clock`` is the authority's, as well as this host knows it."""
+
+    source = SOURCE
+
+    def __init__(
+        self,
+        documents: Documents,
+        state: Path,
+        locks: HostLocks,
+        disk: Disk,
+        token_url: str,
+        clock: Callable[[], float],
+        readable: Callable[[TokenRow], bool],
+    ) -> None:
+        self._documents = documents
+        self._locks = locks
+        self._disk = disk
+        self._clock = clock
+        self._readable = readable
+        self._token_url = token_url
+        self._provider = StateFile(state / "provider.json", locks)
+        self._keys = StateFile(state / "key_checks.json", locks)
+        self._audit = state / "audit.jsonl"
+        self._logins = StateFile(state / "logins.json", locks)
+
+    @property
+    def down(self) -> bool:
+        return False
+
+    @property
+    def steady(self) -> bool:
+        return True
+
+    @property
+    def look_again(self) -> float:
+        return 0.05
+
+    async def now(self) -> float:
+        return self._clock()
+
+    async def load(self, user: str) -> TokenRow | None:
+        return await self._run(self._load, user)
+
+    async def page(self, after: str | None, limit: int) -> Sequence[TokenRow]:
+        def read() -> list[TokenRow]:
+            names = sorted(user for user in self._documents.users() if user > (after or ""))
+            return [row for user in names[:limit] if (row := self._load(user)) is not None]
+
+        return await self._run(read)
+
+    async def unfinished(self, host: str, limit: int) -> Sequence[TokenRow]:
+        # The journal's records name them: without a lease there is none without a record for long.
+        return []
+
+    async def claim(
+        self,
+        row: TokenRow,
+        attempt: Attempt,
+        lease: float,
+        actor: Actor,
+        *,
+        doubtful: bool = False,
+        forced: bool = False,
+    ) -> Claim | None:
+        def step(found: TokenRow | None, document: Document) -> Document | None:
+            if found is None or not self._spendable(found, row.generation):
+                return None
+            taken = {**document, "attemptId": str(attempt.attempt_id), "attemptHost": attempt.host}
+            if forced:
+                taken.update(forcedOn=today(self._clock()), forcedCount=found.forced_today + 1)
+            return taken
+
+        taken = await self._change(row.user_id, step)
+        return None if taken is None else Claim(taken, attempt)
+
+    async def due(
+        self, buffer: float, after: TokenRow | None, limit: int, host: str, *, doubtful: bool
+    ) -> Sequence[TokenRow]:
+        rows = await self._run(self._due, buffer)
+        return [row for row in rows if after is None or _urgency(row) > _urgency(after)][:limit]
+
+    async def renew(self, claim: Claim, lease: float) -> bool:
+        row = await self.load(claim.row.user_id)
+        return row is not None and _is_own(row, claim)
+
+    async def save(self, claim: Claim, sealed: Sealed, note: Note) -> TokenRow | None:
+        return await self._save(claim, sealed, note, lambda found: _is_own(found, claim))
+
+    async def replay(self, claim: Claim, sealed: Sealed, note: Note) -> TokenRow | None:
+        return await self._save(
+            claim,
+            sealed,
+            note,
+            lambda found: (
+                found.generation == claim.row.generation and found.status is not RowStatus.LOGGED_OUT
+            ),
+        )
+
+    async def restore(self, row: TokenRow, note: Note, *, missing: bool) -> TokenRow | None:
+        def step(found: TokenRow | None, document: Document) -> Document | None:
+            newer = missing if found is None else found.generation < row.generation
+            return document_of(row) if newer else None
+
+        return await self._change(row.user_id, step, note)
+
+    async def mirror(self, row: TokenRow) -> bool:
+        """Take over a row of the authority, unless this one is newer. It need not survive a loss of power."""
+
+        def step(found: TokenRow | None, document: Document) -> Document | None:
+            if found is not None and _age(found) >= _age(row) and self._readable(found):
+                return None
+            return document_of(row)
+
+        try:
+            await self._change(row.user_id, step, durable=False, replace_damaged=True)
+        except StorageUnavailable:
+            return False
+        return True
+
+    async def fail(self, claim: Claim, failure: Failure, note: Note) -> bool:
+        def step(found: TokenRow | None, document: Document) -> Document | None:
+            if found is None or not _is_own(found, claim):
+                return None
+            cooled = {"lastError": failure.last_error, "nextAttemptAt": self._clock() + failure.wait}
+            return {**_ended(document), **cooled}
+
+        failed = await self._change(claim.row.user_id, step, note) is not None
+        if failed and failure.counts:
+            await self.rest(failure)
+        return failed
+
+    async def abandon(self, row: TokenRow, attempt: Attempt) -> None:
+        def step(found: TokenRow | None, document: Document) -> Document | None:
+            mine = found is not None and found.attempt_id == attempt.attempt_id
+            return _ended(document) if mine else None
+
+        await self._change(row.user_id, step)
+
+    async def condemn(self, claim: Claim, last_error: str, note: Note) -> bool:
+        def step(found: TokenRow | None, document: Document) -> Document | None:
+            if found is None or not _is_own(found, claim) or found.refresh_token != claim.row.refresh_token:
+                return None
+            dead = {"status": RowStatus.REAUTH_REQUIRED.value, "lastError": last_error, "nextAttemptAt": None}
+            return {**_ended(document), **dead}
+
+        return await self._change(claim.row.user_id, step, note) is not None
+
+    async def cool(self, row: TokenRow, failure: Failure, note: Note) -> bool:
+        def step(found: TokenRow | None, document: Document) -> Document | None:
+            if found is None or found.generation != row.generation or found.attempt_id is not None:
+                return None
+            until = self._clock() + failure.wait
+            return {**document, "lastError": failure.last_error, "nextAttemptAt": until}
+
+        return await self._change(row.user_id, step, note) is not None
+
+    async def rest(self, failure: Failure) -> None:
+        def rest() -> None:
+            with self._provider.changed() as state:
+                same = state.get("tokenUrl") == self._token_url
+                state["failures"] = (state.get("failures", 0) if same else 0) + 1
+                until = 0.0 if failure.rest is None else self._clock() + failure.rest
+                state["restsUntil"] = max(until, state.get("restsUntil", 0.0) if same else 0.0)
+                state.update(tokenUrl=self._token_url, reason=failure.last_error)
+
+        await self._run(rest)
+
+    async def log_in(
+        self, login: PendingLogin, claimed_by: UUID, sealed: Sealed, note: Note
+    ) -> TokenRow | None:
+        def step(found: TokenRow | None, document: Document) -> Document | None:
+            with self._logins.changed() as logins:
+                waiting = logins.get(str(login.login_id))
+                if (
+                    waiting is None
+                    or waiting["claimedBy"] != str(claimed_by)
+                    or waiting["usedAt"] is not None
+                ):
+                    return None
+                use_up(waiting, self._clock())
+            now = self._clock()
+            generation = found.generation + 1 if found is not None else 1
+            return {
+                **_ended(document),
+                **self._of_sealed(sealed),
+                "generation": generation,
+                "loggedInAt": now,
+                "updatedAt": now,
+            }
+
+        return await self._change(login.user_id, step, note, replace_damaged=True)
+
+    async def log_out(self, user: str, note: Note) -> Tombstone | None:
+        before: list[TokenRow] = []
+
+        def step(found: TokenRow | None, document: Document) -> Document | None:
+            with self._logins.changed() as logins:
+                for waiting in logins.values():
+                    if waiting["userId"] == user and waiting["usedAt"] is None:
+                        use_up(waiting, self._clock())
+            if found is None or found.status is RowStatus.LOGGED_OUT:
+                return None
+            before.append(found)
+            return {"status": RowStatus.LOGGED_OUT.value, "generation": found.generation + 1}
+
+        gone = await self._change(user, step, note)
+        if gone is None:
+            return None
+        return Tombstone(gone.generation, before[0].access_token, before[0].refresh_token)
+
+    async def next_due_in(self, buffer: float) -> float | None:
+        def read() -> float | None:
+            rests = self._provider_state()
+            found = [
+                max(row.expires_at or 0.0, (row.next_attempt_at or 0.0) + buffer) - buffer - self._clock()
+                for user in self._documents.users()
+                if (row := self._load(user)) is not None and _refreshable(row)
+            ]
+            return max(min(found), rests.rests_for) if found else None
+
+        return await self._run(read)
+
+    async def touch(self, last_used: Mapping[str, float]) -> None:
+        """Nothing: when a token was last used is no reason to write a file."""
+
+    async def write_note(self, note: Note) -> None:
+        await self._run(self._write_note, note, None)
+
+    async def key_checks(self) -> Mapping[str, str]:
+        return await self._run(self._keys.read)
+
+    async def note_key(self, key_id: str, check_value: str) -> None:
+        """Note the one key that the authority was found to be written with. Raises StorageUnavailable."""
+
+        def note() -> None:
+            with self._keys.changed() as checks:
+                if key_id not in checks or len(checks) > 1:
+                    checks.clear()
+                    checks[key_id] = check_value
+
+        await self._run(note)
+
+    async def add_key_check(self, key_id: str, check_value: str, known: Sequence[str]) -> bool:
+        def add() -> bool:
+            with self._keys.changed() as checks:
+                if set(checks) - {*known, key_id}:
+                    return False
+                checks.setdefault(key_id, check_value)
+                return True
+
+        return await self._run(add)
+
+    async def read_logins(self) -> dict[str, Any]:
+        """The pending logins by their ids. Raises StorageUnavailable."""
+        return await self._run(self._logins.read)
+
+    async def change_logins(self, step: Callable[[dict[str, Any]], T]) -> T:
+        """Have ``step`` change the pending logins in place. Raises StorageUnavailable."""
+
+        def change() -> T:
+            with self._logins.changed() as logins:
+                return step(logins)
+
+        return await self._run(change)
+
+    async def _run(self, call: Callable[..., T], *arguments: Any) -> T:
+        try:
+            return await self._disk.run(call, *arguments)
+        except (OSError, DamagedDocument) as error:
+            raise unusable(error) from None
+
+    def _load(self, user: str) -> TokenRow | None:
+        document = self._documents.read(user)
+        return None if document is None else self._row(user, document)
+
+    def _row(self, user: str, document: Document) -> TokenRow:
+        row = row_of(user, document, self._clock(), self._provider_state())
+        if row.attempt_id is None:
+            return row
+        # Whoever asks the provider now holds the user's lock: there is no doubt yet.
+        hold = self._locks.try_hold(of_refresh(user))
+        if hold is not None:
+            hold.release()
+        return replace(row, in_doubt=hold is not None)
+
+    def _provider_state(self) -> ProviderState:
+        state = self._provider.read()
+        if state.get("tokenUrl") != self._token_url:
+            return ProviderState()
+        rests_for = max(0.0, state.get("restsUntil", 0.0) - self._clock())
+        return ProviderState(state.get("failures", 0), rests_for, state.get("reason"))
+
+    def _due(self, buffer: float) -> list[TokenRow]:
+        found = [row for user in self._documents.users() if (row := self._load_or_none(user)) is not None]
+        now = self._clock()
+        due = [
+            row
+            for row in found
+            if self._spendable(row, row.generation)
+            and (row.expires_at or 0.0) <= now + buffer
+            and (row.next_attempt_at or 0.0) <= now
+        ]
+        return sorted(due, key=_urgency)
+
+    def _load_or_none(self, user: str) -> TokenRow | None:
+        try:
+            return self._load(user)
+        except (OSError, DamagedDocument):
+            return None
+
+    def _spendable(self, row: TokenRow, generation: int) -> bool:
+        idle = row.attempt_id is None and row.provider.rests_for <= 0
+        return row.generation == generation and _refreshable(row) and idle
+
+    def _of_sealed(self, sealed: Sealed) -> Document:
+        return {
+            "accessToken": sealed.access_token,
+            "refreshToken": sealed.refresh_token,
+            "expiresAt": sealed.expires_at,
+            "refreshExpiresAt": sealed.refresh_expires_at,
+            "scopes": list(sealed.scopes),
+            "account": sealed.account,
+            "status": RowStatus.ACTIVE.value,
+            "lastError": None,
+            "nextAttemptAt": None if sealed.rest is None else self._clock() + sealed.rest,
+        }
+
+    async def _save(
+        self, claim: Claim, sealed: Sealed, note: Note, allowed: Callable[[TokenRow], bool]
+    ) -> TokenRow | None:
+        def step(found: TokenRow | None, document: Document) -> Document | None:
+            if found is None or not allowed(found):
+                return None
+            with self._provider.changed() as state:
+                if state.get("failures"):
+                    state.clear()
+            return {
+                **_ended(document),
+                **self._of_sealed(sealed),
+                "generation": found.generation + 1,
+                "refreshCount": found.refresh_count + 1,
+                "updatedAt": self._clock(),
+            }
+
+        return await self._change(claim.row.user_id, step, note)
+
+    async def _change(
+        self,
+        user: str,
+        step: Step,
+        note: Note | None = None,
+        *,
+        durable: bool = True,
+        replace_damaged: bool = False,
+    ) -> TokenRow | None:
+        """Run a step under the user's lock; returns the row it wrote, or None where it wrote nothing."""
+        return await self._run(self._change_now, user, step, note, durable, replace_damaged)
+
+    def _change_now(
+        self,
+        user: str,
+        step: Step,
+        note: Note | None = None,
+        durable: bool = True,
+        replace_damaged: bool = False,
+    ) -> TokenRow | None:
+        # Another lock than the one that is held while the provider is asked: a person's act does not wait.
+        with self._locks.briefly(of_document(user)):
+            try:
+                before = self._documents.read(user)
+            except DamagedDocument:
+                if not replace_damaged:
+                    raise
+                self._documents.set_aside(user)
+                before = self._documents.read(user)
+            row = None if before is None else self._row(user, before)
+            after = step(row, before or {})
+            if after is None:
+                return None
+            self._documents.write(user, after, durable=durable)
+            written = self._row(user, after)
+            if note is not None:
+                self._write_note(note, written.generation)
+            return written
+
+    def _write_note(self, note: Note, generation: int | None) -> None:
+        line = {
+            "at": self._clock(),
+            "actor": note.actor.name,
+            "origin": note.actor.origin,
+            "action": note.action,
+            "user_id": note.user_id,
+            "outcome": note.outcome,
+            "detail": note.detail,
+            "generation": generation,
+        }
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        descriptor = os.open(self._audit, flags, FILE_MODE)
+        try:
+            write_all(descriptor, json.dumps(line, separators=(",", ":")).encode() + b"\n")
+        finally:
+            os.close(descriptor)
+
+
+def use_up(login: dict[str, Any], now: float) -> None:
+    """End a pending login of the file ``logins``."""
+    login.update(usedAt=now, verifier=None, claimedBy=None, claimedUntil=None)
+
+
+def _is_own(row: TokenRow, claim: Claim) -> bool:
+    return (row.generation, row.attempt_id) == (claim.row.generation, claim.attempt.attempt_id)
+
+
+def _urgency(row: TokenRow) -> tuple[float, str]:
+    return row.expires_at or 0.0, row.user_id
+
+
+def _age(row: TokenRow) -> tuple[int, float]:
+    return row.generation, row.updated_at
+
+
+def _refreshable(row: TokenRow) -> bool:
+    return row.status is RowStatus.ACTIVE and row.refresh_token is not None
+
+
+def _ended(document: Document) -> Document:
+    return {**document, "attemptId": None, "attemptHost": None}
