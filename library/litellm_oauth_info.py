@@ -96,6 +96,14 @@ users:
       description: When the login itself ends and a new one is needed, where the provider says so.
       type: str
       sample: null
+    login_ends_at:
+      description: When a new login will be needed, by the provider's word or else by the login's age.
+      type: str
+      sample: "2026-12-20T08:00:00Z"
+    warning:
+      description: Said days before a login ends, with what to do.
+      type: str
+      sample: null
     has_refresh_token:
       description: Whether the gateway can refresh this login.
       type: bool

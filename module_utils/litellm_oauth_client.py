@@ -41,6 +41,8 @@ _ALSO = (
     "expires_at",
     "expires_in",
     "refresh_expires_at",
+    "login_ends_at",
+    "warning",
     "scopes",
     "account",
     "refresh_count",

@@ -30,6 +30,7 @@ from .refresh import Refresher
 from .results import Actor
 from .service import TokenService
 from .settings import Settings
+from .status import LoginAge
 from .stores import LoginStore, TokenStore
 from .stores.database import LIMITS, Database, Limits
 from .stores.documents import Documents
@@ -90,6 +91,7 @@ async def open_service(
         reader = TokenReader(
             tokens, vault, memory, authority_clock, settings.refresh_buffer if settings.auto_refresh else None
         )
+        age = LoginAge(settings.login_lifetime, settings.login_warning)
         attempts = Attempts(tokens, journal, vault, provider, memory, authority_clock)
         refresher = Refresher(
             tokens,
@@ -100,6 +102,7 @@ async def open_service(
             changes,
             authority_clock,
             forced_per_day=settings.forced_refreshes_per_day,
+            age=age,
             random=random,
         )
         background = Background(
@@ -125,6 +128,7 @@ async def open_service(
             actor=actor,
             refresh_buffer=settings.refresh_buffer,
             auto_refresh=settings.auto_refresh,
+            age=age,
         )
 
 

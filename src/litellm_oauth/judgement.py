@@ -9,13 +9,13 @@ from . import messages
 from .backoff import MAYBE_SPENT, RATE_LIMITED, cooling_for, reason_of
 from .errors import CoolingDown
 from .results import Actor
+from .settings import DAY
 from .stores import RowStatus, TokenRow
 from .tokens import AccessToken
 
 # How long a user rests whose freshly refreshed token the API refused: refreshing does not mend that.
 REJECTED_WAIT = 300.0
 REJECTED = "rejected"
-DAY = 86_400.0
 
 
 class RejectedTooSoon(CoolingDown):

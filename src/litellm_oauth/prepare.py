@@ -24,7 +24,7 @@ def main() -> int:
     logging.getLogger("litellm_oauth").setLevel(logging.INFO)
     try:
         settings = load_settings()
-        if settings.enabled and settings.use_database:
+        if settings.enabled:
             asyncio.run(_prepare(settings))
     except LitellmOAuthError as error:
         print(error.message, file=sys.stderr, flush=True)  # noqa: T201 -- a command says why it fails

@@ -22,6 +22,7 @@ from .backoff import describe, failure_of, reason_of, rest_after
 from .changes import Changes
 from .clock import AuthorityClock
 from .errors import (
+    AlreadyLoggedIn,
     CoolingDown,
     InvalidGrant,
     ProviderError,
@@ -35,7 +36,8 @@ from .judgement import REJECTED, Need, Refreshed, RejectedTooSoon, judge
 from .provider import Provider
 from .reader import TokenReader
 from .results import Actor
-from .stores import Attempt, Claim, Failure, Note, TokenRow, TokenStore
+from .status import LoginAge, warning_of
+from .stores import Attempt, Claim, Failure, Note, RowStatus, TokenRow, TokenStore
 from .tokens import AccessToken
 from .vault import REFRESH, Vault
 
@@ -96,6 +98,7 @@ class Refresher:
         clock: AuthorityClock,
         *,
         forced_per_day: int,
+        age: LoginAge,
         random: Callable[[], float] = random_module.random,
     ) -> None:
         self._store = store
@@ -107,6 +110,7 @@ class Refresher:
         self._changes = changes
         self._clock = clock
         self._forced_per_day = forced_per_day
+        self._age = age
         self._random = random
         self._process = uuid.uuid4()
         self._flights: dict[str, tuple[asyncio.Task[Refreshed], int]] = {}
@@ -147,6 +151,39 @@ class Refresher:
         if user in self._flights:
             return replace(await self.ensure(user, need), refreshed=False)
         return await asyncio.shield(self._fly_alone(user, self._fly(user, need, row), need.urgency)[0])
+
+    async def rename(self, user: str, new_user: str, actor: Actor) -> TokenRow:
+        """Give the login of ``user`` to ``new_user``, after a refresh that runs has ended.
+
+        Raises NotLoggedIn, AlreadyLoggedIn where the new user has a login, Unreadable, StorageUnavailable,
+        and ProviderUnavailable where a refresh does not come to its end.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._provider.token_timeout + SLACK
+        with self._changes.watch(user) as watch:
+            while True:
+                watch.reset()
+                row, _ = await self._reader.look(user)
+                hold = self._attempts.hold(user)
+                if hold is not None:
+                    with hold:
+                        renamed = await self._rename(row, new_user, actor)
+                    if renamed is not None:
+                        self._memory.drop(user)
+                        return renamed
+                other = await self._store.load(new_user)
+                if other is not None and other.status is not RowStatus.LOGGED_OUT:
+                    raise AlreadyLoggedIn(f"{new_user} has a login already. Log {new_user} out first.")
+                if loop.time() >= deadline:
+                    raise _pending(user)
+                await watch.wait(self._store.look_again)
+
+    async def _rename(self, row: TokenRow, new_user: str, actor: Actor) -> TokenRow | None:
+        settled = await self._attempts.settle(row)
+        if settled is None or settled.attempt_id is not None:
+            return None
+        note = Note(actor, "rename", new_user, "renamed", f"from {row.user_id}")
+        return await self._store.rename(settled, self._vault.resealed(settled, new_user), note)
 
     async def replay(self) -> None:
         """Write what processes of this host that are gone left in the journal. Raises StorageUnavailable."""
@@ -319,6 +356,9 @@ class Refresher:
             return await self._whoever_came_first(user)
         self._reader.remember(row, token, overtaken=reading.overtaken)
         _log.info("refreshed the token of %s (generation %d)", user, row.generation)
+        warning = warning_of(row, self._age, self._clock.now())
+        if warning is not None:
+            _log.warning("%s", warning)
         return Refreshed(token, refreshed=True)
 
     async def _whoever_came_first(self, user: str) -> Refreshed:
@@ -346,3 +386,11 @@ class Refresher:
 
     def _attempt(self) -> Attempt:
         return Attempt(uuid.uuid4(), self._process, self._attempts.host)
+
+
+def _pending(user: str) -> ProviderUnavailable:
+    return ProviderUnavailable(
+        f"Another process has been refreshing the token of {user} for too long. Try again soon.",
+        reason="refresh_pending",
+        retry_after=LOOK_AGAIN,
+    )

@@ -26,7 +26,7 @@ from .provider import Provider
 from .reader import TokenReader
 from .refresh import Refresher
 from .results import Actor, LogoutOutcome, RefreshCounts, RefreshOutcome, StartedLogin
-from .status import user_status
+from .status import LoginAge, user_status
 from .stores import Note, TokenRow, TokenStore, Tombstone
 from .stores.memory import Entry
 from .tokens import AccessToken, UserStatus, check_user_id
@@ -66,7 +66,9 @@ class TokenService:
         actor: Actor,
         refresh_buffer: float,
         auto_refresh: bool,
+        age: LoginAge,
     ) -> None:
+        self._age = age
         self._tokens = tokens
         self._vault = vault
         self._provider = provider
@@ -186,6 +188,19 @@ class TokenService:
         check_user_id(user)
         return await asyncio.shield(self._task(self._log_out(user, actor)))
 
+    async def rename(self, user: str, new_user: str, *, actor: Actor) -> UserStatus:
+        """Give the login of ``user`` to ``new_user``: its values are encrypted anew, the old id logged out.
+
+        Raises NotLoggedIn, AlreadyLoggedIn where the new user has a login, Unreadable, ProviderUnavailable.
+        """
+        check_user_id(user)
+        check_user_id(new_user)
+        if user == new_user:
+            raise InvalidInput(f"{user} already has that name. Give another one.")
+        row = await asyncio.shield(self._task(self._refresher.rename(user, new_user, actor)))
+        _log.info("%s is called %s now (generation %d)", user, new_user, row.generation)
+        return self._status(new_user, row)
+
     async def refresh_due(self, *, actor: Actor) -> RefreshCounts:
         """One pass over all users whose token is due. Errors of single users are counted, not raised."""
         return await refresh_due(self._refresher, self._buffer, actor)
@@ -296,6 +311,7 @@ class TokenService:
             row,
             now=self._clock.now(),
             refresh_buffer=self._buffer,
+            age=self._age,
             readable=row is None or self._vault.readable(row),
             source=self._tokens.source if row is None else row.source,
         )

@@ -22,6 +22,7 @@ from .keys import decode_key
 from .settings_reader import Environment, Section, is_loopback
 from .tokens import moment_of
 
+DAY = 86_400.0
 DEFAULT_CONFIG_PATH = "/app/config.yaml"
 ENCRYPTION_KEY = "CLAUDE_TOKEN_ENCRYPTION_KEY"
 OLD_ENCRYPTION_KEYS = "CLAUDE_TOKEN_ENCRYPTION_KEYS_OLD"
@@ -68,7 +69,7 @@ class EnvironmentTokens:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings. ``refresh_buffer`` is in seconds. Lists and names are those of the design."""
+    """All settings. Lengths of time are in seconds. Lists and names are those of the design."""
 
     enabled: bool
     use_database: bool
@@ -78,6 +79,8 @@ class Settings:
     journal_dir: Path
     single_host: bool
     forced_refreshes_per_day: int
+    login_lifetime: float
+    login_warning: float
     encryption_key: str = field(repr=False)
     encryption_keys_old: tuple[str, ...] = field(repr=False)
     anonymous_api: bool
@@ -140,6 +143,8 @@ def parse_settings(section: Mapping[str, Any], environ: Mapping[str, str]) -> Se
         journal_dir=Path(top.text("journal_dir", "~/.litellm_journal")).expanduser(),
         single_host=top.boolean("single_host", False),
         forced_refreshes_per_day=round(top.number("forced_refreshes_per_day", 24, low=0, high=10_000)),
+        login_lifetime=top.number("login_lifetime", 27 * DAY, low=0, high=3660 * DAY),
+        login_warning=top.number("login_warning", 3 * DAY, low=0, high=366 * DAY),
         encryption_key=top.secret("encryption_key", ENCRYPTION_KEY),
         encryption_keys_old=tuple(env.get(OLD_ENCRYPTION_KEYS).replace(",", " ").split()),
         anonymous_api=anonymous_api,

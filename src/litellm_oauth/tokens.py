@@ -72,6 +72,8 @@ class UserStatus:
 
     ``expires_in`` is in seconds, never negative, None where there is no access token. ``next_attempt_at`` is
     the moment before which the provider is not asked again. ``source`` names the tier that was read.
+    ``login_ends_at`` is when a new login will be needed, as well as that is known; ``warning`` says so in
+    words, days ahead.
     """
 
     user_id: str
@@ -88,6 +90,8 @@ class UserStatus:
     next_attempt_at: float | None
     updated_at: float | None
     source: str
+    login_ends_at: float | None
+    warning: str | None
 
     @property
     def authenticated(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .cipher import Cipher
 from .errors import Unreadable
 from .grant import Grant
@@ -81,6 +83,19 @@ class Vault:
             scopes=grant.scopes or (before.scopes if before is not None else ()),
             account=grant.account or (before.account if before is not None else None),
             rest=rest,
+        )
+
+    def resealed(self, row: TokenRow, user: str) -> TokenRow:
+        """The row with its values bound to another user. Raises Unreadable."""
+        tokens = self.open(row)
+        refresh_token = tokens.refresh_token
+        return replace(
+            row,
+            user_id=user,
+            access_token=self._cipher.encrypt(tokens.access_token, user=user, field=ACCESS),
+            refresh_token=None
+            if refresh_token is None
+            else self._cipher.encrypt(refresh_token, user=user, field=REFRESH),
         )
 
     def seal_verifier(self, user: str, verifier: str, state: str) -> str:

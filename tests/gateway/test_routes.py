@@ -26,6 +26,8 @@ STATUS_FIELDS = {
     "expires_at",
     "expires_in",
     "refresh_expires_at",
+    "login_ends_at",
+    "warning",
     "generation",
     "scopes",
     "account",

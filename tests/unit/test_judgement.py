@@ -7,16 +7,17 @@ from typing import Any
 
 import pytest
 
-from litellm_oauth.backoff import LONGEST_WAIT, describe, failure_of, rest_after
+from litellm_oauth.backoff import LONGEST_WAIT, describe, failure_of, rest_after, rest_for_all
 from litellm_oauth.errors import CoolingDown, InvalidInput, ProviderUnavailable, ReauthRequired
 from litellm_oauth.judgement import REJECTED as REFUSED
 from litellm_oauth.judgement import Need, RejectedTooSoon
 from litellm_oauth.judgement import judge as judge_by_limit
 from litellm_oauth.results import Actor
-from litellm_oauth.status import user_status
-from litellm_oauth.stores import RowStatus, TokenRow
+from litellm_oauth.settings import DAY
+from litellm_oauth.status import LoginAge, user_status
+from litellm_oauth.stores import ProviderState, RowStatus, TokenRow
 from litellm_oauth.stores.memory import RECHECK, TokenMemory
-from litellm_oauth.tokens import AccessToken, Freshness, Status, check_user_id, freshness
+from litellm_oauth.tokens import AccessToken, Freshness, Status, UserStatus, check_user_id, freshness
 from support.rows import NOW, ROW
 
 ACTOR = Actor("test", "here")
@@ -28,6 +29,13 @@ REJECTED = Need("rejected", 3, None, ACTOR)
 
 def judge(row: TokenRow, need: Need, now: float) -> None:
     judge_by_limit(row, need, now, 3)
+
+
+def read(row: TokenRow | None, *, readable: bool = True) -> UserStatus:
+    age = LoginAge(27 * DAY, 3 * DAY)
+    return user_status(
+        "alice", row, now=NOW, refresh_buffer=300, age=age, readable=readable, source="database"
+    )
 
 
 def failed(reason: str, **changes: Any) -> TokenRow:
@@ -151,9 +159,60 @@ def test_the_rest_after_a_refresh_fits_the_life_of_the_token() -> None:
 def test_a_row_reads_as_what_a_person_has_to_know(
     row: TokenRow | None, readable: bool, status: Status, authenticated: bool
 ) -> None:
-    found = user_status("alice", row, now=NOW, refresh_buffer=300, readable=readable, source="database")
+    found = read(row, readable=readable)
     assert (found.status, found.authenticated) == (status, authenticated)
     assert found.generation == (0 if row is None else 3)
+
+
+def test_the_provider_that_rests_is_told_of_where_it_is_needed() -> None:
+    resting = ProviderState(3, 40.0, "rate_limited: because")
+    found = read(replace(ROW, expires_at=NOW, provider=resting))
+    assert (found.status, found.last_error, found.next_attempt_at) == (
+        Status.COOLING_DOWN,
+        "rate_limited: because",
+        NOW + 40,
+    )
+    assert read(replace(ROW, provider=resting)).status is Status.ACTIVE
+    with pytest.raises(CoolingDown, match="by everybody for 40 s"):
+        judge(replace(ROW, provider=resting), FORCED, NOW)
+
+
+def test_so_many_forced_refreshes_a_day_and_no_more() -> None:
+    judge(replace(ROW, forced_today=2), FORCED, NOW)
+    with pytest.raises(CoolingDown, match="by force 3 times today") as caught:
+        judge(replace(ROW, forced_today=3), FORCED, NOW)
+    assert caught.value.retry_after == 86_400 - NOW
+    judge(replace(ROW, forced_today=3), EXPIRING, NOW)
+
+
+@pytest.mark.parametrize(
+    ("changes", "ends_at", "warned"),
+    [
+        ({}, NOW - 60 + 27 * DAY, False),
+        ({"logged_in_at": NOW - 24 * DAY - 1}, NOW + 3 * DAY - 1, True),
+        ({"refresh_expires_at": NOW + 90 * DAY, "logged_in_at": NOW - 26 * DAY}, NOW + 90 * DAY, False),
+        ({"refresh_expires_at": NOW + 2 * DAY}, NOW + 2 * DAY, True),
+        ({"logged_in_at": None}, None, False),
+        ({"refresh_token": None}, None, False),
+    ],
+)
+def test_the_end_of_a_login_is_told_days_ahead(
+    changes: dict[str, Any], ends_at: float | None, warned: bool
+) -> None:
+    found = read(replace(ROW, **changes))
+    assert found.login_ends_at == ends_at
+    assert (found.warning is not None) == warned
+    assert not warned or "oauth_login.yml -e user=alice" in (found.warning or "")
+
+
+def test_one_failure_rests_nobody_but_its_user_and_a_third_rests_all() -> None:
+    def rest(failures: int, reason: str = "server_error", retry_after: float | None = None) -> float | None:
+        return rest_for_all(ProviderState(failures), reason, retry_after, lambda: 0.0)
+
+    assert [rest(failures) for failures in (0, 1, 2, 3, 20)] == [None, None, 5.0, 10.0, 300.0]
+    assert [rest(failures, "rate_limited") for failures in (0, 1, 20)] == [30.0, 60.0, 900.0]
+    assert rest(0, "rate_limited", 4000) == 4000
+    assert rest(0, "http_503", 7) == 7
 
 
 def test_freshness_changes_exactly_at_its_limits() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from litellm_oauth.errors import (
+    AlreadyLoggedIn,
     CoolingDown,
     InvalidInput,
     LitellmOAuthError,
@@ -116,6 +117,90 @@ async def test_a_logout_during_a_refresh_wins_and_nothing_is_resurrected(gateway
         await service.access_token("alice")
 
 
+async def test_a_rename_during_a_refresh_takes_what_it_brought_along(gateways: Gateways) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    gateways.sandbox.fault("token", "slow", seconds=0.4, after=True)
+    refresh = asyncio.create_task(service.refresh("alice", force=True, actor=ACTOR))
+    await eventually(lambda: gateways.row()["attempt_id"] is not None)
+    renamed = await service.rename("alice", "alicia", actor=ACTOR)
+    await refresh
+    assert (renamed.user_id, renamed.generation, renamed.refresh_count) == ("alicia", 3, 1)
+    assert (gateways.row("alice")["status"], gateways.row("alice")["generation"]) == ("logged_out", 3)
+    assert gateways.accepts((await service.access_token("alicia")).value)
+    assert (await service.refresh("alicia", force=True, actor=ACTOR)).generation == 4
+    with pytest.raises(NotLoggedIn):
+        await service.access_token("alice")
+
+
+async def test_a_rename_needs_a_login_and_a_name_that_is_free(gateways: Gateways) -> None:
+    service = await gateways.open()
+    for user in ("alice", "bob"):
+        await gateways.log_in(service, user)
+    before = [gateways.row(user) for user in ("alice", "bob")]
+    with pytest.raises(AlreadyLoggedIn, match="bob has a login already"):
+        await service.rename("alice", "bob", actor=ACTOR)
+    with pytest.raises(NotLoggedIn):
+        await service.rename("carol", "dave", actor=ACTOR)
+    with pytest.raises(InvalidInput):
+        await service.rename("alice", "alice", actor=ACTOR)
+    assert [gateways.row(user) for user in ("alice", "bob")] == before
+    await service.logout("bob", actor=ACTOR)
+    assert (await service.rename("alice", "bob", actor=ACTOR)).generation == 3
+
+
+async def test_after_a_429_nobody_asks_before_its_time_from_any_process(gateways: Gateways) -> None:
+    first, second = await gateways.open(), await gateways.open(host="two")
+    for user in ("alice", "bob"):
+        await gateways.log_in(first, user)
+    gateways.sandbox.fault("token", "status", status=429, retry_after=2)
+    with pytest.raises(ProviderUnavailable, match="429"):
+        await first.refresh("alice", force=True, actor=ACTOR)
+    gateways.sandbox.clear_faults()
+    calls = gateways.refreshes()
+    for service in (first, second):
+        with pytest.raises(CoolingDown, match="by everybody") as caught:
+            await service.refresh("bob", force=True, actor=ACTOR)
+        assert 0 < caught.value.retry_after <= 40
+        assert (await service.access_token("bob")).generation == 1
+    await gateways.expire("bob", 10)
+    assert (await second.status("bob")).status is Status.COOLING_DOWN
+    assert (await second.refresh_due(actor=ACTOR)).attempted == 0
+    assert gateways.refreshes() == calls
+    gateways.database.query("UPDATE claude_oauth.provider_rests SET rests_until = now()")
+    assert (await second.refresh("bob", force=True, actor=ACTOR)).generation == 2
+    rests = gateways.database.one("SELECT failures, rests_until FROM claude_oauth.provider_rests")
+    assert (rests["failures"], rests["rests_until"]) == (0, None)
+
+
+async def test_a_provider_that_keeps_failing_is_left_in_peace_by_everybody(gateways: Gateways) -> None:
+    service = await gateways.open()
+    users = ("alice", "bob", "carol", "dave")
+    for user in users:
+        await gateways.log_in(service, user)
+    gateways.sandbox.fault("token", "status", status=404, times=None)
+    for user in users[:3]:
+        with pytest.raises(ProviderUnavailable):
+            await service.refresh(user, force=True, actor=ACTOR)
+    with pytest.raises(CoolingDown, match="by everybody"):
+        await service.refresh("dave", force=True, actor=ACTOR)
+    assert {gateways.row(user)["status"] for user in users} == {"active"}
+
+
+async def test_no_more_forced_refreshes_a_day_than_the_settings_allow(gateways: Gateways) -> None:
+    first = await gateways.open(forced_refreshes_per_day=2)
+    await gateways.log_in(first)
+    for generation in (2, 3):
+        assert (await first.refresh("alice", force=True, actor=ACTOR)).generation == generation
+    second = await gateways.open(forced_refreshes_per_day=2)
+    with pytest.raises(CoolingDown, match="by force 2 times today"):
+        await second.refresh("alice", force=True, actor=ACTOR)
+    await gateways.expire()
+    assert (await second.access_token("alice")).generation == 4
+    await gateways.change("forced_on = forced_on - 1, next_attempt_at = NULL")
+    assert (await second.refresh("alice", force=True, actor=ACTOR)).generation == 5
+
+
 async def test_invalid_grant_ends_the_login_but_a_valid_access_token_is_served_on(gateways: Gateways) -> None:
     service = await gateways.open()
     await gateways.log_in(service)
@@ -200,7 +285,7 @@ async def test_a_rotation_whose_answer_was_lost_is_not_tried_before_the_access_t
 async def test_a_cooldown_is_passed_by_force_and_ended_by_success(gateways: Gateways) -> None:
     service = await gateways.open()
     await gateways.log_in(service)
-    gateways.sandbox.fault("token", "status", status=404)
+    gateways.sandbox.fault("token", "status", status=404, times=None)
     with pytest.raises(ProviderUnavailable, match="token_url"):
         await service.refresh("alice", force=True, actor=ACTOR)
     outcome = await service.refresh("alice", force=True, actor=ACTOR)

@@ -100,10 +100,12 @@ def _details(status: UserStatus) -> list[str]:
         lines.append(f"   • Expires in: {duration(status.expires_in)}")
     if address := _email_address(status):
         lines.append(f"   • Account: {address}")
-    if status.refresh_expires_at is not None:
-        lines.append(f"   • Log in again before: {views.moment(status.refresh_expires_at)}")
+    if status.login_ends_at is not None:
+        lines.append(f"   • Log in again before: {views.moment(status.login_ends_at)}")
     if status.last_error:
         lines.append(f"   • Last error: {status.last_error}")
+    if status.warning:
+        lines += ["", f"⚠️  {status.warning}"]
     return lines
 
 

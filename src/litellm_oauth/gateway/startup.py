@@ -47,7 +47,7 @@ async def start() -> None:
         if not settings.enabled:
             _log.info("the OAuth module is switched off (claude_oauth.enabled)")
             return
-        service = await open_service(settings)
+        service = await open_service(settings, without_database=True)
     except LitellmOAuthError as error:
         end_worker(error.message)
     oauth_hook.runtime.fill(Runtime(settings=settings, service=service))

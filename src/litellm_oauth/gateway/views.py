@@ -38,6 +38,8 @@ def status(status: UserStatus) -> dict[str, Any]:
         "expires_at": moment(status.expires_at),
         "expires_in": None if status.expires_in is None else math.floor(status.expires_in),
         "refresh_expires_at": moment(status.refresh_expires_at),
+        "login_ends_at": moment(status.login_ends_at),
+        "warning": status.warning,
         "generation": status.generation,
         "scopes": list(status.scopes),
         "account": None if status.account is None else dict(status.account),

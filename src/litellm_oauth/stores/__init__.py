@@ -158,6 +158,13 @@ class TokenStore(Protocol):
         """Use up a claimed login, write its tokens, end any attempt. None where the claim was lost."""
         ...
 
+    async def rename(self, row: TokenRow, to: TokenRow, note: Note) -> TokenRow | None:
+        """Put ``to`` in place of ``row``, which becomes a logout; both happen or none.
+
+        None where ``row`` moved on or is being refreshed, or where the new user is logged in.
+        """
+        ...
+
     async def log_out(self, user: str, note: Note) -> Tombstone | None:
         """Take the tokens away, raise the generation, end any attempt. None where nobody was logged in."""
         ...

@@ -267,6 +267,34 @@ class FileTokens:
 
         return await self._change(login.user_id, step, note, replace_damaged=True)
 
+    async def rename(self, row: TokenRow, to: TokenRow, note: Note) -> TokenRow | None:
+        def leave(found: TokenRow | None, document: Document) -> Document | None:
+            if found is None or (found.generation, found.attempt_id) != (row.generation, None):
+                return None
+            return {"status": RowStatus.LOGGED_OUT.value, "generation": found.generation + 1}
+
+        def arrive(found: TokenRow | None, document: Document) -> Document | None:
+            if found is not None and found.status is not RowStatus.LOGGED_OUT:
+                return None
+            # Inside the other's lock: between the two writes there are two copies, never none.
+            generation = 1 + max(row.generation, found.generation if found is not None else 0)
+            return document_of(replace(to, generation=generation))
+
+        def rename() -> TokenRow | None:
+            arrived: list[TokenRow | None] = []
+
+            def move(found: TokenRow | None, document: Document) -> Document | None:
+                left = leave(found, document)
+                if left is None:
+                    return None
+                arrived.append(self._change_now(to.user_id, arrive, note))
+                return left if arrived[0] is not None else None
+
+            self._change_now(row.user_id, move)
+            return arrived[0] if arrived else None
+
+        return await self._run(rename)
+
     async def log_out(self, user: str, note: Note) -> Tombstone | None:
         before: list[TokenRow] = []
 

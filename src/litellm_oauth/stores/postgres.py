@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+from psycopg import Rollback
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
@@ -158,6 +159,9 @@ saved AS (
   RETURNING {_COLUMNS}),
 noted AS ({_NOTE} FROM saved)
 SELECT * FROM saved"""
+_EMPTIED = """access_token_encrypted = NULL, refresh_token_encrypted = NULL, expires_at = NULL,
+    refresh_expires_at = NULL, scopes = '{}', account = NULL, status = 'logged_out', last_error = NULL,
+    next_attempt_at = NULL, logged_in_at = NULL"""
 # Whoever is logged out does not come back with a code that was under way.
 _END_LOGINS = f"""UPDATE {LOGINS} SET used_at = clock_timestamp(), verifier_encrypted = NULL,
     claimed_by = NULL, claimed_until = NULL
@@ -168,9 +172,7 @@ WITH waiting AS ({_END_LOGINS} RETURNING 1),
 before AS (SELECT user_id, access_token_encrypted, refresh_token_encrypted FROM {TOKENS}
            WHERE user_id = %(user)s AND (SELECT count(*) FROM waiting) >= 0 FOR UPDATE),
 gone AS (
-  UPDATE {TOKENS} t SET access_token_encrypted = NULL, refresh_token_encrypted = NULL, expires_at = NULL,
-    refresh_expires_at = NULL, scopes = '{{}}', account = NULL, status = 'logged_out', last_error = NULL,
-    next_attempt_at = NULL, logged_in_at = NULL, generation = t.generation + 1, {_END_ATTEMPT}, {_UPDATED}
+  UPDATE {TOKENS} t SET {_EMPTIED}, generation = t.generation + 1, {_END_ATTEMPT}, {_UPDATED}
   FROM before b WHERE t.user_id = b.user_id AND t.status <> 'logged_out'
   RETURNING t.generation, b.access_token_encrypted, b.refresh_token_encrypted),
 noted AS ({_NOTE} FROM gone)
@@ -190,6 +192,29 @@ WITH used AS (
 UPDATE {TOKENS} t SET last_used = greatest(t.last_used, to_timestamp(u.at))
 FROM used u WHERE t.user_id = u.user_id"""
 
+_LEAVE = f"""
+UPDATE {TOKENS} t SET {_EMPTIED}, generation = t.generation + 1, {_UPDATED}
+WHERE t.user_id = %(old)s AND t.generation = %(old_generation)s AND t.attempt_id IS NULL
+  AND t.status <> 'logged_out'"""
+_ARRIVE = f"""
+WITH arrived AS (
+  INSERT INTO {TOKENS} AS t (user_id, access_token_encrypted, refresh_token_encrypted, expires_at,
+    refresh_expires_at, scopes, account, generation, status, last_error, next_attempt_at, refresh_count,
+    logged_in_at, created_by, updated_by)
+  VALUES (%(user)s, %(access)s, %(refresh)s, to_timestamp(%(expires_at)s),
+    to_timestamp(%(refresh_expires_at)s), %(scopes)s, %(account)s, %(generation)s + 1, %(status)s,
+    %(last_error)s, to_timestamp(%(next_attempt_at)s), %(refresh_count)s, to_timestamp(%(logged_in_at)s),
+    %(actor)s, %(actor)s)
+  ON CONFLICT (user_id) DO UPDATE SET access_token_encrypted = excluded.access_token_encrypted,
+    refresh_token_encrypted = excluded.refresh_token_encrypted, expires_at = excluded.expires_at,
+    refresh_expires_at = excluded.refresh_expires_at, scopes = excluded.scopes, account = excluded.account,
+    generation = greatest(t.generation + 1, excluded.generation), status = excluded.status,
+    last_error = excluded.last_error, next_attempt_at = excluded.next_attempt_at,
+    refresh_count = excluded.refresh_count, logged_in_at = excluded.logged_in_at, {_UPDATED}
+  WHERE t.status = 'logged_out'
+  RETURNING {_COLUMNS}),
+noted AS ({_NOTE} FROM arrived)
+SELECT * FROM arrived"""
 # What a lower tier kept while this one was away, or was put back to an older state.
 _RESTORE = f"""
 WITH restored AS (
@@ -319,6 +344,17 @@ class PostgresTokens:
     ) -> TokenRow | None:
         claimed = {"login": login.login_id, "claimed_by": claimed_by}
         return await self._row(_LOG_IN, {**note_values(note), **claimed, **_sealed(sealed)})
+
+    async def rename(self, row: TokenRow, to: TokenRow, note: Note) -> TokenRow | None:
+        values = {**note_values(note), **_whole(to), "token_url": self._token_url}
+        both = {**values, "old": row.user_id, "old_generation": row.generation}
+        async with self._database.connection() as connection, connection.transaction():
+            left = await connection.execute(_LEAVE, both)
+            arrived = await (await connection.execute(_ARRIVE, both)).fetchone()
+            if left.rowcount == 1 and arrived is not None:
+                return _token_row(arrived)
+            raise Rollback
+        return None
 
     async def log_out(self, user: str, note: Note) -> Tombstone | None:
         row = await self._database.one(_LOG_OUT, note_values(note))

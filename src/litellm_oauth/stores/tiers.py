@@ -189,6 +189,14 @@ class Tiers:
             await self.mirror(row)
         return row
 
+    async def rename(self, row: TokenRow, to: TokenRow, note: Note) -> TokenRow | None:
+        renamed = await self._authority.rename(row, to, note)
+        if renamed is not None:
+            await self.mirror(renamed)
+            if (gone := await self._authority.load(row.user_id)) is not None:
+                await self.mirror(gone)
+        return renamed
+
     async def log_out(self, user: str, note: Note) -> Tombstone | None:
         tombstone = await self._authority.log_out(user, note)
         if tombstone is not None and (row := await self._authority.load(user)) is not None:
