@@ -159,10 +159,9 @@ class Attempts:
                 left += not await self._replay(user)
         return left
 
-    async def close(self, grace: float) -> None:
-        """Give what is left a little more time; the journal keeps it."""
+    async def close(self) -> None:
+        """Stop to write what is left; the journal keeps it."""
         if self._replaying is not None:
-            await asyncio.wait([self._replaying], timeout=grace)
             self._replaying.cancel()
             with suppress(asyncio.CancelledError):
                 await self._replaying

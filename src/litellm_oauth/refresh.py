@@ -196,7 +196,7 @@ class Refresher:
             for task in pending:
                 task.cancel()
             await asyncio.gather(*pending, return_exceptions=True)
-        await self._attempts.close(grace)
+        await self._attempts.close()
 
     def _task(self, work: Coroutine[Any, Any, Refreshed]) -> asyncio.Task[Refreshed]:
         task = asyncio.create_task(work, name="litellm_oauth refresh")

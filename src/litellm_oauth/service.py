@@ -37,8 +37,8 @@ _log = logging.getLogger(__name__)
 REREAD_PATIENCE = 0.5
 # How long after one background refresh of a user the next one is tried.
 KICK_PAUSE = 5.0
-# How long close() waits for refreshes that run.
-CLOSING_GRACE = 10.0
+# How long close() waits for refreshes that run: less than a container is given to stop.
+CLOSING_GRACE = 4.0
 MAX_MIN_VALIDITY = 366 * 86_400.0
 MAX_PAGE = 1000
 
@@ -219,9 +219,8 @@ class TokenService:
 
     async def close(self) -> None:
         """Let running refreshes end (a few seconds), then give back the connections."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=CLOSING_GRACE)
-        await self._refresher.close(CLOSING_GRACE)
+        acts = [asyncio.wait(self._tasks, timeout=CLOSING_GRACE)] if self._tasks else []
+        await asyncio.gather(*acts, self._refresher.close(CLOSING_GRACE))
         await self._resources.aclose()
 
     async def _look_up(self, user: str) -> AccessToken:

@@ -285,7 +285,7 @@ async def test_a_rotation_whose_answer_was_lost_is_not_tried_before_the_access_t
 async def test_a_cooldown_is_passed_by_force_and_ended_by_success(gateways: Gateways) -> None:
     service = await gateways.open()
     await gateways.log_in(service)
-    gateways.sandbox.fault("token", "status", status=404, times=None)
+    gateways.sandbox.fault("token", "status", status=404)
     with pytest.raises(ProviderUnavailable, match="token_url"):
         await service.refresh("alice", force=True, actor=ACTOR)
     outcome = await service.refresh("alice", force=True, actor=ACTOR)

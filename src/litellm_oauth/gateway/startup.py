@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 from fastapi import HTTPException, Request
+from litellm.proxy import proxy_server
 from litellm.proxy._types import ProxyException
 from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
 from litellm.proxy.proxy_server import app
@@ -57,6 +58,23 @@ async def start() -> None:
     task = asyncio.create_task(service.run_background(), name="litellm_oauth background")
     _background.add(task)
     task.add_done_callback(_report)
+    _close_at_the_end(service, task)
+
+
+def _close_at_the_end(service: TokenService, background: asyncio.Task[None]) -> None:
+    """Let refreshes that run come to their end when the server is told to stop.
+
+    LiteLLM has no hook for that; its own end calls this function by its name.
+    """
+    end = proxy_server.proxy_shutdown_event
+
+    async def close_and_end(*arguments: Any, **options: Any) -> None:
+        background.cancel()
+        await service.close()
+        _log.info("the OAuth module has ended")
+        await end(*arguments, **options)
+
+    proxy_server.proxy_shutdown_event = close_and_end
 
 
 def _mount(settings: Settings, service: TokenService) -> None:
