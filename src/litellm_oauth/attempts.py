@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 from .backoff import ANSWER_LOST, describe
@@ -60,6 +61,7 @@ class Attempts:
         # Outcomes that neither the store nor the journal took; the last resort while this process lives.
         self._unwritten: dict[UUID, Entry] = {}
         self._replaying: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def host(self) -> str:
@@ -87,21 +89,27 @@ class Attempts:
 
         Raises StorageUnavailable where the store does not take it now: it is in the journal, and will.
         """
-        received = Received(sealed, note)
-        await self._journaled(claim, record, received)
+        # Side by side: the sooner one of them is durable, the better, and neither needs the other.
+        journaled = asyncio.ensure_future(self._journaled(claim, record, Received(sealed, note)))
         try:
             row = await self._store.save(claim, sealed, note)
         except StorageUnavailable:
+            await journaled
             await record.close(remove=False)
             self._replay_soon()
             raise
+        await journaled
         self._unwritten.pop(claim.attempt.attempt_id, None)
         if row is None:
             await self._discard(claim.row.user_id, sealed, claim.row.refresh_token)
             await record.close(remove=True)
             return None
-        await record.close(remove=await self._store.mirror(row))
+        self._later(self._settled(row, record))
         return row
+
+    async def _settled(self, row: TokenRow, record: Record) -> None:
+        """What nobody waits for: the record goes when all tiers of this host have what it holds."""
+        await record.close(remove=await self._store.mirror(row))
 
     async def end(self, claim: Claim, record: Record | None, outcome: Failed | Condemned) -> bool:
         """End an attempt that brought no token, now or as soon as the store is back.
@@ -159,8 +167,15 @@ class Attempts:
                 left += not await self._replay(user)
         return left
 
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="litellm_oauth settled")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def close(self) -> None:
         """Stop to write what is left; the journal keeps it."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         if self._replaying is not None:
             self._replaying.cancel()
             with suppress(asyncio.CancelledError):

@@ -33,12 +33,12 @@ def set_row(gateways: Gateways, assignments: str) -> None:
     gateways.database.query(f"UPDATE {TOKENS} SET {assignments} WHERE user_id = 'alice'")
 
 
+async def die(*_: Any, **__: Any) -> Any:
+    raise Crash
+
+
 async def crash(service: TokenService, monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
     """Refresh alice, and die at the beginning of ``owner.name``; the host's lock falls with the process."""
-
-    async def die(*_: Any, **__: Any) -> Any:
-        raise Crash
-
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, die)
         with pytest.raises(Crash):
@@ -134,7 +134,10 @@ async def test_a_kill_between_the_providers_commit_and_ours_ends_in_a_login_with
 ) -> None:
     service = await gateways.open()
     await gateways.log_in(service)
-    await crash(service, monkeypatch, Record, "keep")
+    with monkeypatch.context() as patch:
+        # The answer is written to the journal and to the store side by side; neither comes to it.
+        patch.setattr(PostgresTokens, "save", die)
+        await crash(service, monkeypatch, Record, "keep")
     assert gateways.refreshes() == 1
     other = await gateways.open()
     await gateways.change("expires_at = now()")
@@ -225,12 +228,15 @@ async def test_an_outcome_that_neither_disk_nor_database_takes_is_kept_while_the
     await gateways.log_in(service)
 
     async def full(*_: Any) -> None:
-        gateways.database.cut_off()
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Record, "keep", full)
+    gateways.sandbox.fault("token", "slow", seconds=0.4, after=True)
+    refresh = asyncio.create_task(service.refresh("alice", force=True, actor=ACTOR))
+    await eventually(lambda: gateways.row()["attempt_id"] is not None)
+    gateways.database.cut_off()
     with pytest.raises(StorageUnavailable, match="cannot be saved yet"):
-        await service.refresh("alice", force=True, actor=ACTOR)
+        await refresh
     assert (await service.access_token("alice")).generation == 2
     gateways.database.let_in()
     await eventually(lambda: gateways.row()["generation"] == 2, seconds=10)

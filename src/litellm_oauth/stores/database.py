@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -108,7 +109,7 @@ class Database:
             reconnect_timeout=min(1.0, limits.pool),
             max_lifetime=1800.0,
             name="litellm_oauth",
-            check=AsyncConnectionPool.check_connection,
+            check=_check,
         )
 
     @property
@@ -170,6 +171,17 @@ class Database:
         async with self.connection() as connection:
             cursor = await connection.execute(query, values)
             return int(cursor.rowcount)
+
+
+async def _check(connection: Connection) -> None:
+    """Find out that the server has hung up, without asking it: an idle connection has nothing to be read.
+
+    Raises psycopg.Error where the connection is gone; the pool makes another one.
+    """
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    if poll.poll(0):
+        await AsyncConnectionPool.check_connection(connection)
 
 
 def describe(error: BaseException) -> str:
