@@ -9,15 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import pytest
-from docker.models.containers import Container
-from docker.types import Mount
 
-from support.stack import Stack, log_in, log_out, status
+from support.stack import Stack, log_in, log_out, replica, status, until_live
 
 USER = "fault-user"
 OTHERS = ["other-user-1", "other-user-2"]
@@ -42,17 +40,6 @@ def as_it_was(stack: Stack, gateway: httpx.Client, sandbox: httpx.Client) -> Ite
         log_out(gateway, user)
 
 
-def until_live(url: str, seconds: float = 60.0) -> None:
-    """Wait until the gateway's own part of the gateway answers, too."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        with suppress(httpx.HTTPError):
-            if httpx.get(f"{url}/health/liveliness", timeout=2).status_code == 200:
-                return
-        time.sleep(0.1)
-    raise AssertionError(f"{url} is not live after {seconds} s")
-
-
 def expire(stack: Stack, user: str) -> None:
     """The database says that the token has ended, and that it may be refreshed at once."""
     assert stack.sql(
@@ -72,48 +59,6 @@ def refreshes(sandbox: httpx.Client, outcome: str = "ok") -> int:
 
 def families_revoked(sandbox: httpx.Client) -> int:
     return int(sandbox.get("/control/counters").json().get("families_revoked", 0))
-
-
-@contextmanager
-def replica(stack: Stack, *, own_host: bool) -> Iterator[tuple[Container, str]]:
-    """A second gateway like the first, on the same host or, with volumes of its own, as on another one."""
-    engine = stack.engine
-    seen = stack.inspect("litellm")
-    name = f"{stack.name}-litellm-2"
-    volumes = ("oauth_tokens", "oauth_journal")
-    mounts = []
-    for mount in seen["Mounts"]:
-        source = mount.get("Name") or mount["Source"]
-        if own_host and source in [f"{stack.name}_{volume}" for volume in volumes]:
-            source = f"{source}_2"
-        mounts.append(Mount(mount["Destination"], source, mount["Type"], read_only=not mount["RW"]))
-    networks = sorted(seen["NetworkSettings"]["Networks"])
-    container = engine.containers.create(
-        seen["Config"]["Image"],
-        seen["Config"]["Cmd"],
-        name=name,
-        user=seen["Config"]["User"],
-        environment=seen["Config"]["Env"],
-        mounts=mounts,
-        tmpfs=seen["HostConfig"]["Tmpfs"],
-        read_only=True,
-        network=networks[0],
-        ports={"4000/tcp": ("127.0.0.1", 0)},
-    )
-    try:
-        for network in networks[1:]:
-            engine.networks.get(network).connect(container)
-        container.start()
-        container.reload()
-        (port,) = container.ports["4000/tcp"] or [{}]
-        url = f"http://127.0.0.1:{port['HostPort']}"
-        until_live(url)
-        yield container, url
-    finally:
-        container.remove(force=True, v=True)
-        for volume in volumes:
-            with suppress(Exception):
-                engine.volumes.get(f"{stack.name}_{volume}_2").remove(force=True)
 
 
 def client_of(url: str, like: httpx.Client) -> httpx.Client:

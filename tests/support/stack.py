@@ -7,6 +7,9 @@ import os
 import re
 import shlex
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +18,8 @@ from typing import Any
 import docker
 import httpx
 import testinfra
+from docker.models.containers import Container
+from docker.types import Mount
 from testinfra.backend.base import CommandResult
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,3 +122,61 @@ def log_out(gateway: httpx.Client, user: str) -> None:
 def status(gateway: httpx.Client, user: str) -> dict[str, Any]:
     answer: dict[str, Any] = gateway.get("/auth/claude/oauth/status", params={"user_id": user}).json()
     return answer
+
+
+def until_live(url: str, seconds: float = 60.0) -> None:
+    """Wait until the gateway's own part of the gateway answers, too."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with suppress(httpx.HTTPError):
+            if httpx.get(f"{url}/health/liveliness", timeout=2).status_code == 200:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"{url} is not live after {seconds} s")
+
+
+@contextmanager
+def replica(stack: Stack, *, own_host: bool, config: Path | None = None) -> Iterator[tuple[Container, str]]:
+    """A second gateway like the first, on the same host or, with volumes of its own, as on another one.
+
+    ``config``: another configuration than the first one's.
+    """
+    engine = stack.engine
+    seen = stack.inspect("litellm")
+    name = f"{stack.name}-litellm-2"
+    volumes = ("oauth_tokens", "oauth_journal")
+    mounts = []
+    for mount in seen["Mounts"]:
+        source = mount.get("Name") or mount["Source"]
+        if own_host and source in [f"{stack.name}_{volume}" for volume in volumes]:
+            source = f"{source}_2"
+        if config is not None and mount["Destination"] == "/app/config.yaml":
+            source = str(config)
+        mounts.append(Mount(mount["Destination"], source, mount["Type"], read_only=not mount["RW"]))
+    networks = sorted(seen["NetworkSettings"]["Networks"])
+    container = engine.containers.create(
+        seen["Config"]["Image"],
+        seen["Config"]["Cmd"],
+        name=name,
+        user=seen["Config"]["User"],
+        environment=seen["Config"]["Env"],
+        mounts=mounts,
+        tmpfs=seen["HostConfig"]["Tmpfs"],
+        read_only=True,
+        network=networks[0],
+        ports={"4000/tcp": ("127.0.0.1", 0)},
+    )
+    try:
+        for network in networks[1:]:
+            engine.networks.get(network).connect(container)
+        container.start()
+        container.reload()
+        (port,) = container.ports["4000/tcp"] or [{}]
+        url = f"http://127.0.0.1:{port['HostPort']}"
+        until_live(url)
+        yield container, url
+    finally:
+        container.remove(force=True, v=True)
+        for volume in volumes:
+            with suppress(Exception):
+                engine.volumes.get(f"{stack.name}_{volume}_2").remove(force=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -132,6 +133,16 @@ async def test_a_change_by_hand_is_noticed_within_a_second(gateways: Gateways, p
     assert (status.status, status.generation) == (Status.LOGGED_OUT, 2)
     await gateways.log_in(service, "default")
     assert (await service.access_token("default")).generation == 3
+
+
+async def test_an_emptied_folder_is_filled_again(gateways: Gateways, path: Path) -> None:
+    service = await logged_in(gateways)
+    await gateways.log_in(service, "alice")
+    shutil.rmtree(path.parent / "users")
+    path.unlink()
+    for user in ("default", "alice"):
+        await gateways.log_in(service, user)
+        assert (await service.access_token(user)).generation == 3
 
 
 async def test_a_backup_put_back_is_taken_and_the_generation_goes_on(gateways: Gateways, path: Path) -> None:

@@ -115,6 +115,8 @@ class Documents:
             path.unlink(missing_ok=True)
         else:
             content = json.dumps({**document, "userId": user}, indent=2, ensure_ascii=False)
+            # People are told to empty the folder.
+            make_private(path.parent)
             write_private(path, content.encode("utf-8", "surrogatepass") + b"\n", durable=durable)
         floor = {"generation": document["generation"], "loggedOut": logged_out}
         write_private(self._floors / _hashed(user), json.dumps(floor).encode(), durable=durable)
