@@ -48,6 +48,10 @@ lint: $(VENV)/dev ## ruff, mypy, ansible-lint and yamllint
 test: $(VENV)/dev ## the whole test suite
 	@tests/run all
 
+.PHONY: chaos
+chaos: $(VENV)/dev ## the fault tests for long (CHAOS_KILLS=1000 processes killed, CHAOS_STEPS=5000)
+	@tests/run chaos
+
 .PHONY: lock
 lock: $(VENV)/dev ## resolve requirements/*.in anew, with hashes
 	@for file in requirements/control requirements/dev requirements/gateway requirements/gateway-build images/sandbox/requirements; do \

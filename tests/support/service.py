@@ -60,12 +60,16 @@ class Gateways:
 
     def settings(self, **changes: Any) -> Settings:
         """Settings for this database and provider; ``provider`` is merged, all else replaced."""
+        return parse_settings(*self.given(**changes))
+
+    def given(self, **changes: Any) -> tuple[dict[str, Any], dict[str, str]]:
+        """What ``settings`` are made of: the section of config.yaml, and the environment."""
         provider = {**self.sandbox.provider_settings(), "token_timeout": 2, **changes.pop("provider", {})}
         section = {
             "sandbox": True,
             "encryption_key": KEY,
             "provider": provider,
-            **self._folders("host"),
+            **self.folders("host"),
             **changes,
         }
         environment = {
@@ -73,7 +77,7 @@ class Gateways:
             "LITELLM_OAUTH_DATABASE_PASSWORD": self.database.settings.password or "",
             **self.environment,
         }
-        return parse_settings(section, environment)
+        return section, environment
 
     def journal(self, host: str = "host") -> Path:
         """The journal's folder on a host."""
@@ -83,7 +87,8 @@ class Gateways:
         """The token file on a host."""
         return self.folder / host / "tokens" / "claude_tokens.json"
 
-    def _folders(self, host: str) -> dict[str, str]:
+    def folders(self, host: str) -> dict[str, str]:
+        """The settings that make a service one of this host's."""
         return {"journal_dir": str(self.journal(host)), "token_file": str(self.tokens(host))}
 
     async def open_with_old_keys(self, key: str, *old: str) -> TokenService:
@@ -99,7 +104,7 @@ class Gateways:
         without_database: bool = False,
         **changes: Any,
     ) -> TokenService:
-        settings = self.settings(**{**self._folders(host), **changes})
+        settings = self.settings(**{**self.folders(host), **changes})
         return await self._start(settings, clock, settling, without_database=without_database)
 
     async def _start(
