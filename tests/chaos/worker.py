@@ -31,7 +31,7 @@ from litellm_oauth.cipher import Cipher
 from litellm_oauth.errors import LitellmOAuthError
 from litellm_oauth.grant import Grant
 from litellm_oauth.provider import Provider
-from litellm_oauth.service import TokenService
+from litellm_oauth.service import REREAD_PATIENCE, TokenService
 from litellm_oauth.settings import Settings, parse_settings
 from litellm_oauth.stores import Claim, Note, Sealed, TokenRow
 from litellm_oauth.stores.database import Limits
@@ -95,12 +95,12 @@ class Worker:
     async def _use(self, service: TokenService) -> None:
         """Serve requests, and note whatever was not served although a valid token had been."""
         last: dict[str, tuple[float, object]] = {}
-        counts: Counter[str] = Counter()
+        counts = {"served": 0, "failed": 0, "failed_while_valid": 0}
         while not self._stopped.is_set():
             for user in self._users:
                 until, before = last.get(user, (0.0, None))
-                # What the clock of the database says is what counts; here it is this machine's.
-                valid = until - time.time() > 0.05
+                # Long enough to outlive the wait for a database that is slow.
+                valid = until - time.time() > REREAD_PATIENCE + 0.2
                 try:
                     token = await service.access_token(user)
                     last[user] = (token.expires_at, token.generation)
@@ -114,7 +114,7 @@ class Worker:
                         after = getattr(error, "retry_after", None)
                         self._report("unserved", user=user, code=error.code, valid=valid, retry_after=after)
             await asyncio.sleep(self._order["pause"])
-        self._report("counted", counts=counts)
+        self._report("counted", **counts)
 
     async def _crowd(self, service: TokenService) -> None:
         """Wait for the file ``gate``, then ask for all users' tokens at the same moment, many times."""

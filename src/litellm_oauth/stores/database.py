@@ -34,7 +34,13 @@ _OF_ONE_STATEMENT = (
     psycopg.errors.DeadlockDetected,
 )
 
-Connection = AsyncConnection[DictRow]
+
+class Connection(AsyncConnection[DictRow]):
+    """One that is given up at once: psycopg asks the server to stop, and waits ten seconds for a deaf one."""
+
+    async def cancel_safe(self, *, timeout: float = 0.0) -> None:  # noqa: ASYNC109 -- psycopg's signature
+        """Hang up instead. ``statement_timeout`` ends at the server what still runs there."""
+        self.pgconn.finish()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,7 @@ class Database:
             reconnect_timeout=min(1.0, limits.pool),
             max_lifetime=1800.0,
             name="litellm_oauth",
-            check=_check,
+            check=self._check,
         )
 
     @property
@@ -172,16 +178,17 @@ class Database:
             cursor = await connection.execute(query, values)
             return int(cursor.rowcount)
 
+    async def _check(self, connection: Connection) -> None:
+        """Find out that the server has hung up, without asking it: an idle connection has nothing to be read.
 
-async def _check(connection: Connection) -> None:
-    """Find out that the server has hung up, without asking it: an idle connection has nothing to be read.
-
-    Raises psycopg.Error where the connection is gone; the pool makes another one.
-    """
-    poll = select.poll()
-    poll.register(connection.fileno(), select.POLLIN)
-    if poll.poll(0):
-        await AsyncConnectionPool.check_connection(connection)
+        Raises where the connection is gone; the pool makes another one.
+        """
+        poll = select.poll()
+        poll.register(connection.fileno(), select.POLLIN)
+        if poll.poll(0) or self.down:
+            # Where one was deaf a moment ago, the others have to prove that they are not.
+            async with asyncio.timeout(self._limits.pool_when_down):
+                await AsyncConnectionPool.check_connection(connection)
 
 
 def describe(error: BaseException) -> str:
