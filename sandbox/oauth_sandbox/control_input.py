@@ -24,6 +24,7 @@ _FAULT_FIELDS = (
     "grant_type",
     "account",
 )
+MOST_ACCOUNTS = 1000
 _SWITCHES = ("rotate", "send_refresh_token", "send_refresh_token_expires_in")
 # A negative life makes tokens that are dead when they are born, a negative expires_in only says so.
 _NUMBERS = {
@@ -118,6 +119,16 @@ def parse_account_name(value: object) -> str | None:
     """The same, by name. Raises ControlInputError."""
     account = parse_account(value)
     return None if account is None else account.name
+
+
+def parse_accounts(value: object) -> list[Account]:
+    """The accounts that a request lists. Raises ControlInputError."""
+    if not isinstance(value, list) or not 1 <= len(value) <= MOST_ACCOUNTS:
+        raise ControlInputError(f"accounts must be a list of 1 to {MOST_ACCOUNTS} names.")
+    found = [parse_account(name) for name in value]
+    if None in found:
+        raise ControlInputError("accounts must be a list of names.")
+    return [account for account in found if account is not None]
 
 
 def parse_seconds(name: str, text: str | None) -> float:

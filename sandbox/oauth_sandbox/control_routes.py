@@ -16,6 +16,7 @@ from .control_input import (
     ControlInputError,
     parse_account,
     parse_account_name,
+    parse_accounts,
     parse_fault,
     parse_flag,
     parse_knobs,
@@ -68,6 +69,14 @@ def counters(request: Request, body: bytes) -> object:
 
 def logins(request: Request, body: bytes) -> object:
     return sandbox_of(request).ledger.logins(parse_account(request.query_params.get("account")))
+
+
+def log_in(request: Request, body: bytes) -> object:
+    """Logins without a browser: the token answer of each account."""
+    accounts = parse_accounts(parse_object(body, ("accounts",)).get("accounts"))
+    sandbox = sandbox_of(request)
+    with sandbox.ledger.transaction():
+        return [sandbox.server.log_in(account) for account in accounts]
 
 
 def show_faults(request: Request, body: bytes) -> object:
@@ -144,6 +153,7 @@ ROUTES = [
     _route("token-calls", "GET", token_calls),
     _route("counters", "GET", counters),
     _route("logins", "GET", logins),
+    _route("logins", "POST", log_in),
     _route("faults", "GET", show_faults),
     _route("faults", "POST", arm_fault),
     _route("faults", "DELETE", disarm_faults),

@@ -117,12 +117,17 @@ class Ledger:
 
     def start_family(self, code: Code) -> str:
         """Use the code up: its tokens will belong to the family whose id is returned."""
+        family = self.add_family(code.account, code.client_id, code.scope)
+        self._connection.execute("UPDATE codes SET family = ? WHERE hash = ?", (family, code.hash))
+        return family
+
+    def add_family(self, account: Account, client_id: str, scope: str) -> str:
+        """A login that no code led to."""
         family = secrets.token_hex(12)
         self._connection.execute(
             "INSERT INTO families VALUES (?, ?, ?, ?, ?, NULL)",
-            (family, code.account.name, code.client_id, code.scope, self._clock.now()),
+            (family, account.name, client_id, scope, self._clock.now()),
         )
-        self._connection.execute("UPDATE codes SET family = ? WHERE hash = ?", (family, code.hash))
         return family
 
     def add_token(self, token: str, *, kind: str, family: str, scope: str, expires_at: float) -> None:

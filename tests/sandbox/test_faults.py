@@ -170,6 +170,11 @@ def test_authorization_and_revocation_can_fail_too(client: OAuthClient) -> None:
         ("settings", {"unknown": 1}, "unknown"),
         ("expire", {"account": 5}, "account"),
         ("reset", {"logins": "yes"}, "logins"),
+        ("logins", {}, "accounts"),
+        ("logins", {"accounts": []}, "accounts"),
+        ("logins", {"accounts": ["alice", None]}, "accounts"),
+        ("logins", {"accounts": ["alice", "<b>"]}, "account"),
+        ("logins", {"accounts": ["alice"] * 1001}, "1000"),
     ],
 )
 def test_wrong_control_input_is_told_in_one_json_error_and_changes_nothing(
@@ -182,6 +187,7 @@ def test_wrong_control_input_is_told_in_one_json_error_and_changes_nothing(
     assert names in answer.json()["error"]["message"]
     assert client.provider.settings() == before
     assert client.provider.control("GET", "faults")["armed"] == []
+    assert client.provider.logins() == []
 
 
 def test_other_web_pages_cannot_use_the_control_routes(client: OAuthClient) -> None:

@@ -35,6 +35,18 @@ def test_a_refresh_gives_two_new_tokens_and_the_old_access_token_lives_on(
     assert client.ask(old["access_token"]).status_code == 200
 
 
+def test_logins_without_a_browser_are_logins_like_any_other(client: OAuthClient) -> None:
+    alice, bob = client.provider.log_in("alice", "bob")
+    by_browser = client.login("carol")
+    assert alice.keys() == by_browser.keys()
+    assert alice["account"]["email_address"] == "alice@sandbox.example"
+    assert client.ask(bob["access_token"]).status_code == 200
+    good(client.refresh(alice["refresh_token"]))
+    refused(client.refresh(alice["refresh_token"]))
+    assert [bool(login["revoked_because"]) for login in client.provider.logins("alice")] == [True]
+    assert client.ask(bob["access_token"]).status_code == 200
+
+
 def test_a_spent_refresh_token_that_comes_back_revokes_the_whole_family(client: OAuthClient) -> None:
     first = client.login()
     second = good(client.refresh(first["refresh_token"]))
