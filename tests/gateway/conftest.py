@@ -14,20 +14,12 @@ from litellm_oauth.assembly import open_service
 from litellm_oauth.service import TokenService
 from litellm_oauth.settings import parse_settings
 from support.gateway import Configuration, Gateway, build_gateway
-from support.postgres import (
-    TestDatabase,
-    database,
-    empty_database,
-    external_database,
-    migrated_template,
-    postgres_server,
-)
+from support.postgres import TestDatabase, database, empty_database, migrated_template, postgres_server
 from support.sandbox import SandboxProvider, sandbox, sandbox_process
 
 __all__ = [
     "database",
     "empty_database",
-    "external_database",
     "migrated_template",
     "postgres_server",
     "sandbox",

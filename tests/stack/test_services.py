@@ -83,6 +83,24 @@ def test_the_gateway_s_role_is_no_superuser(stack: Stack) -> None:
     assert stack.exec("db", "psql", "-U", "llmproxy", "-d", "litellm", "-Atc", query).stdout.strip() == "f"
 
 
+AUDIT = 'claude_oauth."LiteLLM_ClaudeOAuthAudit"'
+
+
+@pytest.mark.parametrize(
+    "attempt", [f"TRUNCATE {AUDIT}", f"DROP TABLE {AUDIT}", f"ALTER TABLE {AUDIT} DISABLE TRIGGER ALL"]
+)
+def test_the_gateway_s_role_has_no_hold_on_the_audit(stack: Stack, attempt: str) -> None:
+    undone = f"BEGIN; {attempt}; ROLLBACK"
+    result = stack.exec("db", "psql", "-U", "llmproxy", "-d", "litellm", "-c", undone)
+    assert result.rc != 0
+    assert "permission denied" in result.stderr or "must be owner" in result.stderr
+
+
+def test_the_gateway_s_role_can_still_read_all_for_a_backup(stack: Stack) -> None:
+    result = stack.exec("db", "pg_dump", "-U", "llmproxy", "-d", "litellm", "-f", "/dev/null")
+    assert result.rc == 0, result.stderr
+
+
 def test_redis_is_8_and_strangers_may_only_ping(stack: Stack) -> None:
     assert stack.exec("redis", "redis-server", "--version").stdout.split("v=")[1].startswith("8.")
     assert stack.exec("redis", "redis-cli", "ping").stdout.strip() == "PONG"

@@ -178,10 +178,11 @@ def external_database(postgres_server: PostgresServer) -> Iterator[TestDatabase]
 
 
 @pytest.fixture
-def empty_database(external_database: TestDatabase) -> TestDatabase:
+def empty_database(postgres_server: PostgresServer) -> Iterator[TestDatabase]:
     """A database without any tables, as the kit makes it."""
-    external_database.server.protect_audit(external_database.name)
-    return external_database
+    with _database(postgres_server) as found:
+        postgres_server.protect_audit(found.name)
+        yield found
 
 
 @pytest.fixture(scope="session")
