@@ -9,7 +9,6 @@ commit and ours. Each of these ends in a login that is asked for with its reason
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import statistics
 import time
@@ -22,14 +21,13 @@ import pytest
 
 from chaos.books import BY_CLIENT, REUSE, kept_states
 from chaos.fleet import Fleet, Worker
+from chaos.scale import KILLS, SEED
 from chaos.verdict import Verdict
 from litellm_oauth.errors import LitellmOAuthError, StorageUnavailable
 from litellm_oauth.service import TokenService
 from support.postgres import TOKENS
 from support.service import QUICK, Gateways, eventually
 
-KILLS = int(os.environ.get("CHAOS_KILLS", "40"))
-SEED = os.environ.get("CHAOS_SEED", str(time.time_ns()))
 USERS = [f"user-{number}" for number in range(8)]
 HOSTS = ("one", "two")
 PROCESSES = 2

@@ -112,6 +112,48 @@ class Verdict:
             last[state.user] = state
         return found
 
+    def comings_and_goings(self, gone: str) -> tuple[Counter[str], Counter[str]]:
+        """How often each user came and went: from the status ``gone`` to another one, and back."""
+        came: Counter[str] = Counter()
+        went: Counter[str] = Counter()
+        last: dict[str, str] = {}
+        for state in self._states:
+            before = last.get(state.user, gone)
+            came[state.user] += before == gone != state.status
+            went[state.user] += before != gone == state.status
+            last[state.user] = state.status
+        return +came, +went
+
+    def returned_logins(self) -> list[State]:
+        """States of the store that hold a token of an older login than one before them."""
+        number = {
+            one.token: (family.account, place)
+            for place, family in enumerate(self._families)
+            for one in family.tokens
+        }
+        newest: dict[str, int] = {}
+        found = []
+        for state in self._states:
+            if state.token is None:
+                continue
+            account, place = number[state.token]
+            if place < newest.get(account, place):
+                found.append(state)
+            newest[account] = max(place, newest.get(account, place))
+        return found
+
+    def left_alive(self) -> list[Family]:
+        """Logins whose newest token nobody ever stored, and that were not revoked."""
+        return [
+            family
+            for family in self._families
+            if family.last not in self._stored and family.revoked_because is None
+        ]
+
+    def newest(self, account: str) -> Family:
+        """The account's newest login."""
+        return [family for family in self._families if family.account == account][-1]
+
     def ends(self) -> tuple[int, int, int]:
         """Logins that were asked for, those of them whose audit says why, and logins that followed."""
         lines = self._gateways.database.query(
