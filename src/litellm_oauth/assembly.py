@@ -16,11 +16,13 @@ import httpx
 
 from .attempts import Attempts
 from .background import Background
+from .bulk import Bulk
 from .changes import Changes
 from .cipher import Cipher
 from .clock import AuthorityClock
 from .disk import Disk
 from .errors import LitellmOAuthError, SettingsError, StorageUnavailable
+from .jobs import Jobs
 from .journal import Journal
 from .login import LoginFlow
 from .pkce import RandomBytes
@@ -37,9 +39,11 @@ from .stores.documents import Documents
 from .stores.environment import EnvironmentTokens
 from .stores.file import FileTokens
 from .stores.file_logins import FileLogins
+from .stores.jobs import JobStore, PostgresJobs
 from .stores.listener import listen
 from .stores.logins import PostgresLogins
 from .stores.memory import RECHECK, RECHECK_FILE, TokenMemory
+from .stores.memory_jobs import MemoryJobs
 from .stores.migrations import migrate, migrations_folder, read_migrations
 from .stores.postgres import PostgresTokens
 from .stores.tiers import Tiers
@@ -105,11 +109,15 @@ async def open_service(
             age=age,
             random=random,
         )
+        bulk = Bulk(tokens, refresher, vault, authority_clock)
+        jobs = Jobs(tiers.jobs, bulk)
         background = Background(
             tokens,
             logins,
             memory,
             refresher,
+            bulk,
+            jobs,
             actor=Actor("background", actor.origin),
             refresh_buffer=settings.refresh_buffer,
             auto_refresh=settings.auto_refresh,
@@ -124,6 +132,8 @@ async def open_service(
             refresher,
             LoginFlow(tokens, logins, vault, provider, authority_clock, random_bytes),
             background,
+            bulk,
+            jobs,
             resources.pop_all(),
             actor=actor,
             refresh_buffer=settings.refresh_buffer,
@@ -133,7 +143,7 @@ async def open_service(
 
 
 class _Tiers:
-    """Opens the stores that the settings ask for."""
+    """Opens the stores that the settings ask for. ``jobs`` is the one of jobs, after ``open``."""
 
     def __init__(
         self,
@@ -149,6 +159,7 @@ class _Tiers:
         self._cipher = cipher
         self._vault = Vault(cipher)
         self._clock = clock
+        self.jobs: JobStore = MemoryJobs(clock.now)
         self._changes = changes
         self._actor = actor
         documents = Documents(
@@ -178,6 +189,7 @@ class _Tiers:
         database = Database(self._settings.database, limits=limits)
         resources.push_async_callback(database.close)
         tokens = PostgresTokens(database, self._settings.provider.token_url)
+        self.jobs = PostgresJobs(database)
         try:
             await self._open_database(database, tokens, resources, patience)
         except StorageUnavailable as error:

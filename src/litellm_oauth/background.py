@@ -7,17 +7,12 @@ import logging
 import random as random_module
 from collections.abc import Callable
 
-from .errors import (
-    CoolingDown,
-    LitellmOAuthError,
-    ProviderError,
-    ReauthRequired,
-    StorageUnavailable,
-    Unreadable,
-)
+from .bulk import Bulk
+from .errors import StorageUnavailable
+from .jobs import Jobs
 from .login import REMEMBER
 from .refresh import Refresher
-from .results import Actor, RefreshCounts
+from .results import Actor
 from .stores import LoginStore, TokenStore
 from .stores.memory import TokenMemory
 
@@ -25,72 +20,6 @@ _log = logging.getLogger(__name__)
 INTERVAL = 30.0
 # A pass that could not finish, or whose rows belong to others, is not repeated sooner than this.
 SHORTEST_INTERVAL = 5.0
-# Refreshes that run at the same time, each on a lease of its own; more leases would only lie idle.
-CONCURRENCY = 8
-# So many failures of the provider in a row end a pass: it is down, and asking for each user helps nobody.
-TOO_MANY_FAILURES = 5
-
-
-class _Tally:
-    def __init__(self) -> None:
-        self.refreshed = self.reauth_required = self.unavailable = self.unreadable = self.superseded = 0
-        self.failures_in_a_row = 0
-
-    @property
-    def hopeless(self) -> bool:
-        return self.failures_in_a_row >= TOO_MANY_FAILURES
-
-    def counts(self) -> RefreshCounts:
-        return RefreshCounts(
-            refreshed=self.refreshed,
-            reauth_required=self.reauth_required,
-            unavailable=self.unavailable,
-            unreadable=self.unreadable,
-            superseded=self.superseded,
-            stopped_early=self.hopeless,
-        )
-
-
-async def refresh_due(refresher: Refresher, buffer: float, actor: Actor) -> RefreshCounts:
-    """One pass. Each worker takes one user at a time, so memory does not grow with their number.
-
-    Raises StorageUnavailable.
-    """
-    tally = _Tally()
-    due = refresher.due_pass(buffer, actor)
-
-    async def work() -> None:
-        while not tally.hopeless:
-            try:
-                result = await due.spend_next()
-            except StorageUnavailable:
-                raise
-            except ReauthRequired:
-                tally.reauth_required += 1
-                tally.failures_in_a_row = 0
-            except Unreadable:
-                tally.unreadable += 1
-            except CoolingDown:
-                tally.superseded += 1
-            except ProviderError:
-                tally.unavailable += 1
-                tally.failures_in_a_row += 1
-            except LitellmOAuthError:
-                tally.superseded += 1
-            else:
-                if result is None:
-                    return
-                tally.failures_in_a_row = 0
-                if result.refreshed:
-                    tally.refreshed += 1
-                else:
-                    tally.superseded += 1
-
-    results = await asyncio.gather(*(work() for _ in range(CONCURRENCY)), return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-    return tally.counts()
 
 
 class Background:
@@ -102,6 +31,8 @@ class Background:
         logins: LoginStore,
         memory: TokenMemory,
         refresher: Refresher,
+        bulk: Bulk,
+        jobs: Jobs,
         *,
         actor: Actor,
         refresh_buffer: float,
@@ -112,6 +43,8 @@ class Background:
         self._logins = logins
         self._memory = memory
         self._refresher = refresher
+        self._bulk = bulk
+        self._jobs = jobs
         self._actor = actor
         self._buffer = refresh_buffer
         self._auto_refresh = auto_refresh
@@ -139,10 +72,11 @@ class Background:
             pause = await self._refresh(pause)
         await self._touch()
         await self._logins.purge(REMEMBER)
+        await self._jobs.purge()
         return pause
 
     async def _refresh(self, pause: float) -> float:
-        counts = await refresh_due(self._refresher, self._buffer, self._actor)
+        counts = await self._bulk.due(self._buffer, self._actor)
         if counts.attempted:
             _log.info("%d due: %d of them refreshed", counts.attempted, counts.refreshed)
         due_in = None if counts.stopped_early else await self._tokens.next_due_in(self._buffer)

@@ -17,6 +17,7 @@
     │  └─ CoolingDown         cooling_down          the provider is left in peace for a while
     ├─ StorageUnavailable     storage_unavailable   the authority cannot be reached
     ├─ Unreadable             unreadable            this user's stored values do not decrypt
+    ├─ NoSuchJob              no_such_job           this refresh of all users is not known
     └─ Forbidden              forbidden             the caller may not act for that user
 
 ``message`` says what happened and what to do next, and never holds a secret. ``code`` is stable: HTTP answers
@@ -168,6 +169,12 @@ class Unreadable(LitellmOAuthError):
     """A stored value does not decrypt: another key, another user's value, or damage. Only this user's."""
 
     code = "unreadable"
+
+
+class NoSuchJob(LitellmOAuthError):
+    """There is no refresh of all users with this id, or not any more."""
+
+    code = "no_such_job"
 
 
 class Forbidden(LitellmOAuthError):

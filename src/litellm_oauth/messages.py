@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 
-from .errors import NotLoggedIn, ReauthRequired
+from .errors import NotLoggedIn, ReauthRequired, Unreadable
 
 
 def how_to_log_in(user: str, *, again: bool = False) -> str:
@@ -37,6 +37,13 @@ def no_refresh_token(user: str) -> ReauthRequired:
     return ReauthRequired(
         f"The login of {user} came without a refresh token, so it cannot be prolonged. "
         f"Log in again with {how_to_log_in(user)}."
+    )
+
+
+def unreadable(user: str) -> Unreadable:
+    return Unreadable(
+        f"What is stored for {user} does not decrypt with the gateway's keys. Put the old key back, or log "
+        f"in again with {how_to_log_in(user)}."
     )
 
 

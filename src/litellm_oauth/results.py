@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
+from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +69,77 @@ class RefreshCounts:
     def attempted(self) -> int:
         """How many users were taken up."""
         return self.refreshed + self.reauth_required + self.unavailable + self.unreadable + self.superseded
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A refresh of all users: of those who have at most ``min_validity`` seconds left, or by ``force``."""
+
+    min_validity: float
+    force: bool
+    actor: Actor
+
+
+@dataclass(frozen=True, slots=True)
+class UserResult:
+    """What a refresh of all users meant for one of them.
+
+    ``refreshed``: there is a newer token than before. ``fresh``: the one there is good for long enough.
+    ``failed``: ``code`` and ``message`` say why, as the error of a single refresh would. ``skipped``: not
+    tried, because the whole was stopped before.
+    """
+
+    user_id: str
+    result: Literal["refreshed", "fresh", "failed", "skipped"]
+    code: str | None
+    message: str | None
+    generation_before: int
+    generation: int
+    expires_at: float | None
+
+
+@dataclass(slots=True)
+class ResultCounts:
+    """How many users had each result."""
+
+    refreshed: int = 0
+    fresh: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+    def add(self, result: UserResult) -> None:
+        setattr(self, result.result, getattr(self, result.result) + 1)
+
+    @property
+    def done(self) -> int:
+        """How many users were looked at."""
+        return self.refreshed + self.fresh + self.failed + self.skipped
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshedAll:
+    """How a refresh of all users ended. ``stopped``: before its time; ``message`` says why."""
+
+    status: Literal["finished", "stopped"]
+    message: str | None
+    counts: ResultCounts
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A refresh of all users that runs by itself, or has run. Times are seconds since the epoch.
+
+    ``running``; ``finished``: everybody was looked at; ``stopped``: it gave up, ``message`` says why;
+    ``interrupted``: its process is gone. ``total``: how many were logged in when it began.
+    """
+
+    job_id: UUID
+    status: Literal["running", "finished", "stopped", "interrupted"]
+    actor: str
+    min_validity: float
+    force: bool
+    started_at: float
+    finished_at: float | None
+    total: int
+    counts: ResultCounts
+    message: str | None

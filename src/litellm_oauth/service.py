@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, TypeVar
+from uuid import UUID
 
 from . import messages
-from .background import Background, refresh_due
+from .background import Background
+from .bulk import Bulk, Keep
 from .clock import AuthorityClock
 from .errors import (
     AlreadyLoggedIn,
@@ -20,12 +22,23 @@ from .errors import (
     StorageUnavailable,
     Unreadable,
 )
+from .jobs import Jobs, StartedJob
 from .judgement import Need
 from .login import LoginFlow
 from .provider import Provider
 from .reader import TokenReader
-from .refresh import Refresher
-from .results import Actor, LogoutOutcome, RefreshCounts, RefreshOutcome, StartedLogin
+from .refresh import LOOK_AGAIN, Refresher
+from .results import (
+    Actor,
+    Job,
+    LogoutOutcome,
+    RefreshCounts,
+    RefreshedAll,
+    RefreshOutcome,
+    StartedLogin,
+    UserResult,
+    Wanted,
+)
 from .status import LoginAge, user_status
 from .stores import Note, TokenRow, TokenStore, Tombstone
 from .stores.memory import Entry
@@ -61,6 +74,8 @@ class TokenService:
         refresher: Refresher,
         login: LoginFlow,
         background: Background,
+        bulk: Bulk,
+        jobs: Jobs,
         resources: AsyncExitStack,
         *,
         actor: Actor,
@@ -79,6 +94,8 @@ class TokenService:
         self._refresher = refresher
         self._login = login
         self._background = background
+        self._bulk = bulk
+        self._jobs = jobs
         self._resources = resources
         self._actor = actor
         self._buffer = refresh_buffer
@@ -163,9 +180,7 @@ class TokenService:
         Raises NotLoggedIn, ReauthRequired, Unreadable, CoolingDown, ProviderUnavailable, ProviderRefused.
         """
         check_user_id(user)
-        wanted = self._buffer if min_validity is None else min_validity
-        if not math.isfinite(wanted) or not 0 <= wanted <= MAX_MIN_VALIDITY:
-            raise InvalidInput(f"min_validity is a number of seconds from 0 to {MAX_MIN_VALIDITY:.0f}.")
+        wanted = self._checked_validity(min_validity)
         before = (await asyncio.shield(self._reader.read(user))).token.generation
         need = Need("forced" if force else "expiring", before, None if force else wanted, actor)
         result = await self._refresher.ensure(user, need)
@@ -203,10 +218,42 @@ class TokenService:
 
     async def refresh_due(self, *, actor: Actor) -> RefreshCounts:
         """One pass over all users whose token is due. Errors of single users are counted, not raised."""
-        return await refresh_due(self._refresher, self._buffer, actor)
+        return await self._bulk.due(self._buffer, actor)
+
+    async def count_users(self) -> int:
+        """How many users are logged in."""
+        return await self._bulk.total()
+
+    async def refresh_all(
+        self, keep: Keep, *, min_validity: float | None = None, force: bool = False, actor: Actor
+    ) -> RefreshedAll:
+        """Look at everybody who is logged in, and refresh as ``refresh`` would.
+
+        ``keep`` gets each user's result as it comes. Errors of single users are results, not raised.
+        """
+        wanted = Wanted(self._checked_validity(min_validity), force, actor)
+        return await self._bulk.everybody(wanted, keep, name="one process")
+
+    async def start_refresh_all(
+        self, *, min_validity: float | None = None, force: bool = False, actor: Actor
+    ) -> StartedJob:
+        """The same as a job that nobody waits for. One that runs already, anywhere, is joined."""
+        return await self._jobs.start(Wanted(self._checked_validity(min_validity), force, actor))
+
+    async def job(self, job_id: UUID) -> Job:
+        """How a job stands, whichever process runs it. Raises NoSuchJob."""
+        return await self._jobs.look(job_id)
+
+    async def job_results(
+        self, job_id: UUID, *, after: str | None = None, limit: int = 100, result: str | None = None
+    ) -> Sequence[UserResult]:
+        """Up to ``limit`` (1 to 1000) of a job's results in order of the user id; of one kind, if asked."""
+        if not 1 <= limit <= MAX_PAGE:
+            raise InvalidInput(f"limit is a number from 1 to {MAX_PAGE}.")
+        return await self._jobs.results(job_id, after=after, limit=limit, result=result)
 
     async def run_background(self) -> None:
-        """Refresh what becomes due and purge old pending logins, until cancelled. Outlives outages."""
+        """Refresh what becomes due and forget old logins and jobs, until cancelled. Outlives outages."""
         await self._background.run()
 
     async def database_reachable(self) -> bool:
@@ -219,9 +266,17 @@ class TokenService:
 
     async def close(self) -> None:
         """Let running refreshes end (a few seconds), then give back the connections."""
+        await self._jobs.close()
         acts = [asyncio.wait(self._tasks, timeout=CLOSING_GRACE)] if self._tasks else []
         await asyncio.gather(*acts, self._refresher.close(CLOSING_GRACE))
         await self._resources.aclose()
+
+    def _checked_validity(self, min_validity: float | None) -> float:
+        """Seconds; refresh_buffer where None is given. Raises InvalidInput."""
+        wanted = self._buffer if min_validity is None else min_validity
+        if not math.isfinite(wanted) or not 0 <= wanted <= MAX_MIN_VALIDITY:
+            raise InvalidInput(f"min_validity is a number of seconds from 0 to {MAX_MIN_VALIDITY:.0f}.")
+        return wanted
 
     async def _look_up(self, user: str) -> AccessToken:
         """Where memory alone does not settle it: due, not trusted, expired, or not there."""
