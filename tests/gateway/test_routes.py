@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -18,7 +20,9 @@ ROUTES = [
     ("POST", "/refresh"),
     ("POST", "/logout"),
     ("GET", "/users"),
+    ("GET", "/refresh/6f1e0c3e-5d1c-4f0b-9d63-1f6a3f2d8c11"),
 ]
+ADMIN_ROUTES = ROUTES[-2:]
 STATUS_FIELDS = {
     "user_id",
     "authenticated",
@@ -38,6 +42,30 @@ STATUS_FIELDS = {
     "updated_at",
     "source",
 }
+
+
+JOB_FIELDS = {
+    "job_id",
+    "status",
+    "message",
+    "started_at",
+    "finished_at",
+    "actor",
+    "min_validity",
+    "force",
+    "total",
+    "counts",
+}
+
+
+async def ended(gateway: Gateway, path: str) -> dict[str, Any]:
+    """The job, once it runs no more."""
+    for _ in range(500):
+        job: dict[str, Any] = (await gateway.call("sk-master", "GET", path)).json()
+        if job["status"] != "running":
+            return job
+        await asyncio.sleep(0.02)
+    raise AssertionError("the job does not end")
 
 
 def error_of(response: httpx.Response) -> tuple[int, str]:
@@ -123,6 +151,77 @@ async def test_refresh_does_nothing_while_the_token_is_fresh_and_reports_generat
     assert sandbox.token_calls()["refresh_token"] == {"ok": 2}
 
 
+async def test_a_refresh_of_all_users_is_a_job_that_is_asked_for_page_by_page(
+    gateway: Gateway, sandbox: SandboxProvider
+) -> None:
+    for user in ("alice", "bob", "carol"):
+        await gateway.log_in("sk-master", user)
+    sandbox.revoke("bob")
+    started = await gateway.call("sk-master", "POST", "/refresh", json={"all": True, "min_validity": 86_400})
+    assert started.status_code == 202
+    body = started.json()
+    assert set(body) == JOB_FIELDS | {"already_running", "location"}
+    assert (body["status"], body["already_running"], body["total"]) == ("running", False, 3)
+    assert (body["actor"], body["min_validity"], body["force"]) == ("default", 86_400, False)
+    assert started.headers["location"] == body["location"] == f"/auth/claude/oauth/refresh/{body['job_id']}"
+    path = f"/refresh/{body['job_id']}"
+    job = await ended(gateway, path)
+    assert set(job) == JOB_FIELDS | {"results", "next"}
+    assert (job["status"], job["message"], job["next"]) == ("finished", None, None)
+    assert job["counts"] == {"refreshed": 2, "fresh": 0, "failed": 1, "skipped": 0}
+    assert datetime.fromisoformat(job["started_at"]) <= datetime.fromisoformat(job["finished_at"])
+    alice, bob, _ = job["results"]
+    status = (await gateway.call("sk-alice", "GET", "/status")).json()
+    assert alice == {
+        "user_id": "alice",
+        "result": "refreshed",
+        "code": None,
+        "message": None,
+        "generation_before": 1,
+        "generation": 2,
+        "expires_at": status["expires_at"],
+    }
+    assert (bob["result"], bob["code"], bob["generation"]) == ("failed", "reauth_required", 1)
+    assert "oauth_login.yml" in bob["message"]
+    first = (await gateway.call("sk-master", "GET", f"{path}?limit=2")).json()
+    rest = (await gateway.call("sk-master", "GET", f"{path}?limit=2&after={first['next']}")).json()
+    pages = [[one["user_id"] for one in page["results"]] for page in (first, rest)]
+    assert (pages, rest["next"]) == ([["alice", "bob"], ["carol"]], None)
+    failed = (await gateway.call("sk-master", "GET", f"{path}?result=failed")).json()
+    assert [one["user_id"] for one in failed["results"]] == ["bob"]
+
+
+async def test_a_second_refresh_of_all_users_is_told_of_the_first(
+    gateway: Gateway, sandbox: SandboxProvider
+) -> None:
+    await gateway.log_in("sk-master", "alice")
+    sandbox.fault("token", "slow", seconds=0.3)
+    first = await gateway.call("sk-master", "POST", "/refresh", json={"all": True, "force": True})
+    second = await gateway.call("sk-master", "POST", "/refresh", json={"all": True})
+    assert (first.status_code, second.status_code) == (202, 202)
+    assert second.headers["location"] == first.headers["location"]
+    assert (second.json()["already_running"], second.json()["force"]) == (True, True)
+    assert "runs already" in second.json()["message"]
+
+
+async def test_a_refresh_of_all_users_is_for_administrators(guard: Gateway) -> None:
+    for query in ("", "?user_id=alice"):
+        answer = await guard.call("sk-alice", "POST", f"/refresh{query}", json={"all": True})
+        assert error_of(answer) == (403, "forbidden")
+    assert error_of(await guard.call("sk-alice", "GET", "/refresh/of-all")) == (403, "forbidden")
+
+
+async def test_a_refresh_of_all_users_for_one_of_them_is_a_400(guard: Gateway) -> None:
+    named = await guard.call(
+        "sk-master", "POST", "/refresh", json={"all": True}, **{"x-litellm-oauth-user": "bob"}
+    )
+    assert error_of(named) == (400, "invalid_input")
+
+
+async def test_a_job_that_nobody_knows_is_a_404(gateway: Gateway) -> None:
+    assert error_of(await gateway.call("sk-master", *ROUTES[-1])) == (404, "no_such_job")
+
+
 async def test_logout_can_be_repeated(gateway: Gateway) -> None:
     await gateway.log_in("sk-alice")
     first = (await gateway.call("sk-alice", "POST", "/logout")).json()
@@ -153,7 +252,7 @@ async def test_nothing_is_cached_neither_answers_nor_errors(gateway: Gateway) ->
             assert (await gateway.call(key, method, path)).headers["cache-control"] == "no-store"
 
 
-@pytest.mark.parametrize(("method", "path"), [route for route in ROUTES if route[1] != "/users"])
+@pytest.mark.parametrize(("method", "path"), [route for route in ROUTES if route not in ADMIN_ROUTES])
 async def test_nobody_but_an_administrator_acts_for_somebody_else(
     guard: Gateway, method: str, path: str
 ) -> None:
@@ -198,6 +297,13 @@ async def test_the_list_of_users_is_for_administrators_and_goes_page_by_page(gat
         ("POST", "/refresh", b'{"min_validity": "soon"}'),
         ("POST", "/refresh", b'{"min_validity": -1}'),
         ("POST", "/refresh", b'{"force": 1}'),
+        ("POST", "/refresh", b'{"all": "everybody"}'),
+        ("POST", "/refresh", b'{"all": true, "min_validity": -1}'),
+        ("POST", "/refresh?user_id=bob", b'{"all": true}'),
+        ("GET", "/refresh/of-all", b""),
+        ("GET", "/refresh/6f1e0c3e-5d1c-4f0b-9d63-1f6a3f2d8c11?result=good", b""),
+        ("GET", "/refresh/6f1e0c3e-5d1c-4f0b-9d63-1f6a3f2d8c11?limit=0", b""),
+        ("GET", "/refresh/6f1e0c3e-5d1c-4f0b-9d63-1f6a3f2d8c11?user_id=bob", b""),
         ("POST", "/logout", b'{"everybody": true}'),
         ("GET", "/start?user=bob", b""),
         ("GET", "/start?force=perhaps", b""),
@@ -331,4 +437,5 @@ async def test_the_audit_names_who_asked_and_for_whom(gateway: Gateway, database
 
 async def test_the_openapi_document_names_every_route(gateway: Gateway) -> None:
     paths = gateway.app.openapi()["paths"]
-    assert {path.rsplit("/", 1)[1] for path in paths} == {path[1:] for _, path in ROUTES} | {"health"}
+    named = {path.removeprefix("/auth/claude/oauth/") for path in paths}
+    assert named == {path[1:] for _, path in ROUTES[:-1]} | {"health", "refresh/{job_id}"}

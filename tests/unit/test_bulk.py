@@ -15,6 +15,7 @@ from litellm_oauth import bulk
 from litellm_oauth.errors import InvalidInput, StorageUnavailable
 from litellm_oauth.results import RefreshedAll, UserResult
 from litellm_oauth.service import TokenService
+from litellm_oauth.stores import TokenRow
 from support.postgres import AUDIT, TOKENS
 from support.service import ACTOR, QUICK, Gateways
 
@@ -178,7 +179,7 @@ async def test_a_store_that_goes_away_ends_the_pass_as_stopped(gateways: Gateway
     gateways.limits = QUICK
     gateways.plant([f"user-{n:03}" for n in range(2 * bulk.PAGE)], expires_in=LATER)
     service = await gateways.open()
-    seen = []
+    seen: list[UserResult] = []
 
     async def keep(result: UserResult) -> None:
         if not seen:
@@ -221,7 +222,7 @@ async def test_rows_and_results_are_few_however_many_users_there_are(
         async with slow:
             await asyncio.sleep(0)
             if int(result.user_id[-4:]) % 300 == 0:
-                alive.append(sum(isinstance(one, UserResult | bulk.TokenRow) for one in gc.get_objects()))
+                alive.append(sum(isinstance(one, UserResult | TokenRow) for one in gc.get_objects()))
 
     done = await service.refresh_all(keep, actor=ACTOR)
     assert done.counts.fresh == 12 * bulk.PAGE

@@ -103,6 +103,14 @@ def count(values: Mapping[str, Any], name: str, *, default: int, high: int) -> i
     return int(digits)
 
 
+def one_of(values: Mapping[str, Any], name: str, allowed: Sequence[str]) -> str | None:
+    """One of these words, or None where it is missing."""
+    value = values.get(name)
+    if value is not None and value not in allowed:
+        raise InvalidInput(f"{name} must be one of: {', '.join(allowed)}.")
+    return value
+
+
 def _refuse_unknown(where: str, values: Mapping[str, Any], allowed: Sequence[str]) -> None:
     if any(name not in allowed for name in values):
         known = ", ".join(allowed) if allowed else "nothing"

@@ -28,11 +28,11 @@ def _error(description: str) -> dict[str, Any]:
     return {"description": description, "content": {"application/json": {"schema": _ERROR}}}
 
 
-RESPONSES: dict[int | str, dict[str, Any]] = {
+_ERRORS: dict[int | str, dict[str, Any]] = {
     400: _error("What was sent cannot be used"),
     401: _error("No key, an unknown key, or a login that is dead"),
     403: _error("Not for this caller"),
-    404: _error("Not logged in"),
+    404: _error("Not logged in, or no such job"),
     409: _error("Logged in already"),
     429: _error("The provider is left in peace for a while; see Retry-After"),
     502: _error("The provider refused"),
@@ -40,8 +40,19 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
+def responses(endpoint: str) -> dict[int | str, dict[str, Any]]:
+    """What a route answers beside 200."""
+    if endpoint == "refresh":
+        return {202: {"description": "The refresh of all users has begun, or runs already"}, **_ERRORS}
+    return _ERRORS
+
+
 def _query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+
+def _path(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": schema}
 
 
 def _body(required: bool, **fields: dict[str, Any]) -> dict[str, Any]:
@@ -57,6 +68,11 @@ _USER = _query(
     {"type": "string", "minLength": 1, "maxLength": 255},
 )
 
+_PAGE = [
+    _query("after", "The user id to go on after", {"type": "string", "maxLength": MAX_TEXT}),
+    _query("limit", "Users in one answer", {"type": "integer", "minimum": 1, "maximum": 1000}),
+]
+
 EXTRA: dict[str, dict[str, Any]] = {
     "start": {"parameters": [_USER, _query("force", "Start a login though one works", {"type": "boolean"})]},
     "exchange": {
@@ -71,15 +87,28 @@ EXTRA: dict[str, dict[str, Any]] = {
     "refresh": {
         "parameters": [_USER],
         "requestBody": _body(
-            False, min_validity={"type": ["number", "null"], "minimum": 0}, force={"type": "boolean"}
+            False,
+            min_validity={"type": ["number", "null"], "minimum": 0},
+            force={"type": "boolean"},
+            all={"type": "boolean"},
         ),
     },
-    "logout": {"parameters": [_USER]},
-    "users": {
+    "refresh_job": {
         "parameters": [
-            _query("after", "The user id to go on after", {"type": "string", "maxLength": MAX_TEXT}),
-            _query("limit", "Users in one answer", {"type": "integer", "minimum": 1, "maximum": 1000}),
+            _path(
+                "job_id",
+                "As POST /refresh with all gives it",
+                {"type": "string", "format": "uuid"},
+            ),
+            *_PAGE,
+            _query(
+                "result",
+                "Users with this result only",
+                {"type": "string", "enum": ["refreshed", "fresh", "failed", "skipped"]},
+            ),
         ]
     },
+    "logout": {"parameters": [_USER]},
+    "users": {"parameters": _PAGE},
     "health": {},
 }

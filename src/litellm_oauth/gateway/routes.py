@@ -1,4 +1,4 @@
-"""The HTTP routes under /auth/claude/oauth: login, status, refresh, logout, users, health.
+"""The HTTP routes under /auth/claude/oauth: login, status, refresh of one or all, logout, users, health.
 
 They take a service and a way to authenticate, and know nothing of LiteLLM. Every answer is JSON and is never
 cached: an authorization URL or a status is for the one who asked, now.
@@ -10,12 +10,13 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
-from ..errors import Forbidden, LitellmOAuthError
+from ..errors import Forbidden, InvalidInput, LitellmOAuthError
 from ..results import Actor
 from ..service import TokenService
 from ..settings import Settings
@@ -25,6 +26,7 @@ from .identity import ANONYMOUS, USER_HEADER, Caller, named_in_header, user_to_a
 
 PREFIX = "/auth/claude/oauth"
 MAX_USERS = 1000
+_RESULTS = ("refreshed", "fresh", "failed", "skipped")
 
 ServiceProvider = Callable[[], TokenService]
 Authenticate = Callable[[Request], Awaitable[Caller]]
@@ -107,14 +109,38 @@ class _Api:
         return _answer(views.status(await self._service().status(call.user)))
 
     async def refresh(self, request: Request) -> Response:
-        """Refresh where less than ``min_validity`` seconds are left, or always by ``force``."""
-        call = await self._call(request, fields=("min_validity", "force"))
+        """Refresh where less than ``min_validity`` seconds are left, or always by ``force``.
+
+        With ``all`` an administrator begins that for everybody who is logged in: 202 and the id of a job
+        that nobody waits for. One that runs already is not begun twice.
+        """
+        call = await self._call(request, fields=("min_validity", "force", "all"))
+        if bodies.boolean(call.body, "all"):
+            return await self._refresh_all(request, call)
         min_validity = bodies.seconds(call.body, "min_validity")
         force = bodies.boolean(call.body, "force")
         outcome = await self._service().refresh(
             call.user, min_validity=min_validity, force=force, actor=call.actor
         )
         return _answer(views.refresh(outcome))
+
+    async def refresh_job(self, request: Request) -> Response:
+        """How a refresh of all users goes, and what became of each user, page by page.
+
+        ``next`` goes back as ``after``. Results come in batches: all of them are there once it has ended.
+        """
+        call = await self._call(request, query=("after", "limit", "result"))
+        _demand_admin(call, "see how the refresh of all users goes")
+        job_id = _job_id(request.path_params["job_id"])
+        after = bodies.text(call.query, "after")
+        limit = bodies.count(call.query, "limit", default=100, high=MAX_USERS)
+        wanted = bodies.one_of(call.query, "result", _RESULTS)
+        # The job first: what it says of itself is never ahead of the results.
+        job = await self._service().job(job_id)
+        page = await self._service().job_results(job_id, after=after, limit=limit, result=wanted)
+        following = page[-1].user_id if len(page) == limit else None
+        results = [views.user_result(one) for one in page]
+        return _answer({**views.job(job), "results": results, "next": following})
 
     async def logout(self, request: Request) -> Response:
         """Forget the tokens and revoke them at the provider."""
@@ -124,8 +150,7 @@ class _Api:
     async def users(self, request: Request) -> Response:
         """Every user's login, page by page, for an administrator. ``next`` goes back as ``after``."""
         call = await self._call(request, query=("after", "limit"))
-        if not call.caller.is_admin:
-            raise Forbidden("Only an administrator may list all users. Ask for your own: status.")
+        _demand_admin(call, "list all users")
         limit = bodies.count(call.query, "limit", default=100, high=MAX_USERS)
         page = await self._service().statuses(after=bodies.text(call.query, "after"), limit=limit)
         following = page[-1].user_id if len(page) == limit else None
@@ -136,6 +161,21 @@ class _Api:
         await self._caller(request, anonymous=False)
         database = await self._service().database_reachable()
         return _answer({"status": "ok" if database else "degraded", "database": database})
+
+    async def _refresh_all(self, request: Request, call: _Call) -> Response:
+        _demand_admin(call, "refresh all users")
+        if "user_id" in call.query or USER_HEADER in request.headers:
+            raise InvalidInput(
+                "all means everybody: leave user_id out, or leave all out to refresh one user."
+            )
+        min_validity = bodies.seconds(call.body, "min_validity")
+        force = bodies.boolean(call.body, "force")
+        started = await self._service().start_refresh_all(
+            min_validity=min_validity, force=force, actor=call.actor
+        )
+        location = f"{request.scope.get('root_path', '')}{PREFIX}/refresh/{started.job.job_id}"
+        body = views.started_job(started, location)
+        return JSONResponse(body, 202, {**_NO_STORE, "Location": location})
 
     async def _call(
         self,
@@ -175,6 +215,7 @@ def build_router(
         ("/exchange", "POST", api.exchange),
         ("/status", "GET", api.status),
         ("/refresh", "POST", api.refresh),
+        ("/refresh/{job_id}", "GET", api.refresh_job),
         ("/logout", "POST", api.logout),
         ("/users", "GET", api.users),
         ("/health", "GET", api.health),
@@ -185,7 +226,7 @@ def build_router(
             methods=[method],
             name=f"claude_oauth_{endpoint.__name__}",
             response_class=JSONResponse,
-            responses=openapi.RESPONSES,
+            responses=openapi.responses(endpoint.__name__),
             openapi_extra=openapi.EXTRA[endpoint.__name__],
         )
     return router
@@ -193,6 +234,18 @@ def build_router(
 
 def _answer(body: dict[str, Any]) -> Response:
     return JSONResponse(body, headers=_NO_STORE)
+
+
+def _demand_admin(call: _Call, what: str) -> None:
+    if not call.caller.is_admin:
+        raise Forbidden(f"Only an administrator may {what}. Any other key is good for one user's own login.")
+
+
+def _job_id(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise InvalidInput("That is no id of a job; the answer to POST …/refresh gives it.") from None
 
 
 async def _read(request: Request) -> bytes:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from ..results import LogoutOutcome, RefreshOutcome, StartedLogin
+from ..jobs import StartedJob
+from ..results import Job, LogoutOutcome, RefreshOutcome, StartedLogin, UserResult
 from ..tokens import UserStatus
 
 
@@ -62,6 +64,42 @@ def refresh(outcome: RefreshOutcome) -> dict[str, Any]:
         "expires_at": moment(outcome.expires_at),
         "expires_in": math.floor(outcome.expires_in),
     }
+
+
+def job(job: Job) -> dict[str, Any]:
+    """How a refresh of all users stands."""
+    return {
+        "job_id": str(job.job_id),
+        "status": job.status,
+        "message": job.message,
+        "started_at": moment(job.started_at),
+        "finished_at": moment(job.finished_at),
+        "actor": job.actor,
+        "min_validity": job.min_validity,
+        "force": job.force,
+        "total": job.total,
+        "counts": asdict(job.counts),
+    }
+
+
+def started_job(started: StartedJob, location: str) -> dict[str, Any]:
+    """A refresh of all users that has begun, now or before."""
+    message = (
+        "A refresh of all users runs already; this is the one. Ask for it at location."
+        if started.joined
+        else "The refresh of all users has begun. Ask at location how it goes."
+    )
+    return {
+        **job(started.job),
+        "message": message,
+        "already_running": started.joined,
+        "location": location,
+    }
+
+
+def user_result(result: UserResult) -> dict[str, Any]:
+    """What a refresh of all users meant for one of them."""
+    return {**asdict(result), "expires_at": moment(result.expires_at)}
 
 
 def logout(outcome: LogoutOutcome) -> dict[str, Any]:
