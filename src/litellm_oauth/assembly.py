@@ -46,6 +46,7 @@ from .stores.memory import RECHECK, RECHECK_FILE, TokenMemory
 from .stores.memory_jobs import MemoryJobs
 from .stores.migrations import migrate, migrations_folder, read_migrations
 from .stores.postgres import PostgresTokens
+from .stores.redis import NoCache, RedisCache
 from .stores.tiers import Tiers
 from .vault import Vault
 
@@ -83,7 +84,9 @@ async def open_service(
         resources.callback(journal.close)
         authority_clock = AuthorityClock(clock)
         memory = TokenMemory(recheck=RECHECK if settings.use_database else RECHECK_FILE)
-        changes = Changes(memory)
+        cache = NoCache() if settings.redis is None else RedisCache(settings.redis, authority_clock.now)
+        resources.push_async_callback(cache.close)
+        changes = Changes(memory, cache)
         actor = Actor("gateway", socket.gethostname())
         tiers = _Tiers(settings, cipher, journal, disk, authority_clock, changes, actor)
         tokens, logins = await tiers.open(resources, limits, patience, without_database=without_database)
@@ -92,9 +95,8 @@ async def open_service(
         )
         provider = Provider(settings.provider, client, authority_clock.now)
         vault = Vault(cipher)
-        reader = TokenReader(
-            tokens, vault, memory, authority_clock, settings.refresh_buffer if settings.auto_refresh else None
-        )
+        buffer = settings.refresh_buffer if settings.auto_refresh else None
+        reader = TokenReader(tokens, vault, memory, cache, authority_clock, buffer)
         age = LoginAge(settings.login_lifetime, settings.login_warning)
         attempts = Attempts(tokens, journal, vault, provider, memory, authority_clock)
         refresher = Refresher(

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .stores import RowStatus, TokenCache
 from .stores.memory import TokenMemory
 
 
@@ -31,10 +32,11 @@ class Watch:
 
 
 class Changes:
-    """Passes on what the listener hears: to the memory, and to all who watch that user."""
+    """Passes on what the listener hears: to memory and cache, and to all who watch that user."""
 
-    def __init__(self, memory: TokenMemory) -> None:
+    def __init__(self, memory: TokenMemory, cache: TokenCache) -> None:
         self._memory = memory
+        self._cache = cache
         self._watches: dict[str, set[Watch]] = {}
 
     @contextmanager
@@ -61,5 +63,8 @@ class Changes:
 
     def changed(self, user: str, generation: int, status: str) -> None:
         self._memory.changed(user, generation, status)
+        if status == RowStatus.LOGGED_OUT:
+            # Whoever logs out does so too; this covers a process that could not, or a statement by hand.
+            self._cache.forget(user, generation)
         for watch in self._watches.get(user, ()):
             watch.wake()

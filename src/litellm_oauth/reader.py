@@ -7,10 +7,11 @@ import asyncio
 from . import messages
 from .backoff import cooling_for
 from .clock import AuthorityClock
-from .stores import RowStatus, TokenRow, TokenStore
+from .errors import Unreadable
+from .stores import RowStatus, TokenCache, TokenRow, TokenStore
 from .stores.memory import Entry, TokenMemory
 from .tokens import AccessToken
-from .vault import Vault
+from .vault import ACCESS, Vault
 
 
 class TokenReader:
@@ -21,10 +22,12 @@ class TokenReader:
         store: TokenStore,
         vault: Vault,
         memory: TokenMemory,
+        cache: TokenCache,
         clock: AuthorityClock,
         refresh_buffer: float | None,
     ) -> None:
         self.memory = memory
+        self.cache = cache
         self._store = store
         self._vault = vault
         self._clock = clock
@@ -50,11 +53,30 @@ class TokenReader:
             task.add_done_callback(ended)
         return task
 
+    async def recall(self, user: str) -> Entry | None:
+        """What the cache knows of somebody who is not in memory, where it has not expired.
+
+        It may be old: the caller has to see to it that the row is read.
+        """
+        with self.memory.reading(user) as reading:
+            found = await self.cache.get(user)
+        if found is None or reading.overtaken:
+            return self.memory.entries.get(user)
+        try:
+            value = self._vault.open_optional(found.access_token, user, ACCESS) or ""
+        except Unreadable:
+            return None
+        token = AccessToken(value, found.generation, found.expires_at)
+        due_at = found.expires_at - (self._refresh_buffer or 0.0)
+        return self.memory.recall(user, token, due_at=due_at, now=self._clock.now())
+
     async def look(self, user: str) -> tuple[TokenRow, AccessToken]:
         """The row as it is now, which memory learns of. Raises like ``read``."""
         with self.memory.reading(user) as reading:
             row = await self._store.load(user)
         if row is None or row.status is RowStatus.LOGGED_OUT:
+            if row is not None and user in self.memory.entries:
+                self.cache.forget(user, row.generation)
             self.memory.drop(user)
             raise messages.not_logged_in(user)
         self._clock.observe(row.read_at)
@@ -69,6 +91,10 @@ class TokenReader:
         if self._refresh_buffer is not None and refreshable:
             due_at -= self._refresh_buffer
         now = self._clock.now()
+        known = self.memory.entries.get(row.user_id)
+        news = known is None or known.token != token or row.status is not RowStatus.ACTIVE
+        if news and row.source == self._store.source:
+            self.cache.put(row)
         entry = self.memory.put(row.user_id, token, due_at=due_at, now=now, stale=overtaken)
         entry.quiet_until = max(entry.quiet_until, now + cooling_for(row, now))
         return entry

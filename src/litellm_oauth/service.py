@@ -212,7 +212,7 @@ class TokenService:
         check_user_id(new_user)
         if user == new_user:
             raise InvalidInput(f"{user} already has that name. Give another one.")
-        row = await asyncio.shield(self._task(self._refresher.rename(user, new_user, actor)))
+        row = await asyncio.shield(self._task(self._rename(user, new_user, actor)))
         _log.info("%s is called %s now (generation %d)", user, new_user, row.generation)
         return self._status(new_user, row)
 
@@ -254,6 +254,7 @@ class TokenService:
 
     async def run_background(self) -> None:
         """Refresh what becomes due and forget old logins and jobs, until cancelled. Outlives outages."""
+        self._reader.cache.open()
         await self._background.run()
 
     async def database_reachable(self) -> bool:
@@ -282,6 +283,14 @@ class TokenService:
         """Where memory alone does not settle it: due, not trusted, expired, or not there."""
         check_user_id(user)
         entry = self._entries.get(user)
+        if entry is None:
+            entry = await self._reader.recall(user)
+            now = self._clock.now()
+            if entry is not None and entry.recalled and now < entry.due_at:
+                # It serves at once; whether it still should is found out meanwhile.
+                self._reader.read(user)
+                entry.used_at = now
+                return entry.token
         now = self._clock.now()
         serves = entry is not None and now < entry.token.expires_at
         if entry is None or not serves or not (self._memory.trusted(entry, now) or self._tokens.down):
@@ -336,14 +345,27 @@ class TokenService:
         _log.info("%s logged in (generation %d)", user, row.generation)
         return self._status(user, row)
 
+    async def _rename(self, user: str, new_user: str, actor: Actor) -> TokenRow:
+        row = await self._refresher.rename(user, new_user, actor)
+        # Its generation is not below the one that the old id was left with.
+        await self._forget(user, row.generation)
+        return row
+
     async def _log_out(self, user: str, actor: Actor) -> LogoutOutcome:
         tombstone = await self._tokens.log_out(user, Note(actor, "logout", user, "logged_out"))
-        self._memory.drop(user)
         if tombstone is None:
             row = await self._tokens.load(user)
-            return LogoutOutcome(user, False, None, row.generation if row is not None else 0)
+            generation = row.generation if row is not None else 0
+            await self._forget(user, generation)
+            return LogoutOutcome(user, False, None, generation)
+        await self._forget(user, tombstone.generation)
         _log.info("%s logged out (generation %d)", user, tombstone.generation)
         return LogoutOutcome(user, True, await self._revoke(user, tombstone), tombstone.generation)
+
+    async def _forget(self, user: str, generation: int) -> None:
+        """The cache first: until it has forgotten the token, it could bring it back into memory."""
+        await self._reader.cache.bury(user, generation)
+        self._memory.drop(user)
 
     async def _revoke(self, user: str, tombstone: Tombstone) -> bool | None:
         """RFC 7009 §2.1: revoking the refresh token ends the access tokens of its grant as well."""

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import yaml
 
@@ -59,6 +59,19 @@ class DatabaseSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class RedisSettings:
+    """A Redis server. ``timeout`` (seconds) covers connection and answer together."""
+
+    host: str
+    port: int
+    database: int
+    username: str | None
+    password: str | None = field(repr=False)
+    tls: bool
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
 class EnvironmentTokens:
     """``default``'s tokens as the environment gives them. ``expires_at`` is in seconds since the epoch."""
 
@@ -90,6 +103,7 @@ class Settings:
     allowed_api_bases: tuple[str, ...]
     provider: ProviderSettings
     database: DatabaseSettings | None
+    redis: RedisSettings | None
     environment_tokens: EnvironmentTokens | None
     master_key: str | None = field(repr=False)
 
@@ -154,6 +168,7 @@ def parse_settings(section: Mapping[str, Any], environ: Mapping[str, str]) -> Se
         allowed_api_bases=top.urls("allowed_api_bases", secure=not sandbox),
         provider=_provider(top.section("provider"), sandbox),
         database=_database(env, faults, required=enabled and use_database),
+        redis=_redis(top, env, faults),
         environment_tokens=_environment_tokens(env, faults),
         master_key=env.get("LITELLM_MASTER_KEY") or None,
     )
@@ -240,6 +255,43 @@ def _database(env: Environment, faults: list[str], *, required: bool) -> Databas
     if not usable:
         faults.append(f"{name}: is not a URL of the form postgresql://USER@HOST:5432/DATABASE; correct it")
     return DatabaseSettings(url=url, password=env.get("LITELLM_OAUTH_DATABASE_PASSWORD") or None)
+
+
+def _redis(section: Section, env: Environment, faults: list[str]) -> RedisSettings | None:
+    timeout = section.number("redis_timeout", 0.25, low=0.01, high=5)
+    name, url = "claude_oauth.redis_url", section.text("redis_url", "")
+    if not url:
+        name, url = "LITELLM_OAUTH_REDIS_URL", env.get("LITELLM_OAUTH_REDIS_URL")
+    password = env.get("LITELLM_OAUTH_REDIS_PASSWORD")
+    if not url and (host := env.get("REDIS_HOST")):
+        # LiteLLM's own variables.
+        name, url = "REDIS_HOST and REDIS_PORT", f"redis://{host}:{env.get('REDIS_PORT') or 6379}"
+        password = password or env.get("REDIS_PASSWORD")
+    if not url:
+        return None
+    try:
+        split = urlsplit(url)
+        port = 6379 if split.port is None else split.port
+        database = int(split.path.removeprefix("/") or 0)
+        usable = split.scheme in ("redis", "rediss") and bool(split.hostname) and port > 0 and database >= 0
+        usable = usable and not (split.query or split.fragment or any(c.isspace() for c in url))
+    except ValueError:
+        usable = False
+    if not usable:
+        faults.append(
+            f"{name}: is not a URL of the form redis://USER@HOST:6379/0 (rediss:// for TLS); correct it, or "
+            "leave it out to do without Redis"
+        )
+        return None
+    return RedisSettings(
+        host=split.hostname or "",
+        port=port,
+        database=database,
+        username=unquote(split.username or "") or None,
+        password=password or unquote(split.password or "") or None,
+        tls=split.scheme == "rediss",
+        timeout=timeout,
+    )
 
 
 def _without_prisma_parameters(url: str) -> str:

@@ -9,6 +9,7 @@ from support.postgres import (
     migrated_template,
     postgres_server,
 )
+from support.redis import redis_process, redis_server
 from support.sandbox import own_sandbox, sandbox, sandbox_process
 from support.service import gateways
 
@@ -20,6 +21,8 @@ __all__ = [
     "migrated_template",
     "own_sandbox",
     "postgres_server",
+    "redis_process",
+    "redis_server",
     "sandbox",
     "sandbox_process",
 ]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from litellm_oauth.errors import SettingsError
-from litellm_oauth.settings import Settings, config_path, load_settings, parse_settings
+from litellm_oauth.settings import RedisSettings, Settings, config_path, load_settings, parse_settings
 
 KEY = "0123456789abcdef" * 4
 ENVIRONMENT = {
@@ -208,6 +208,60 @@ def test_the_database_falls_back_to_litellms_without_what_libpq_refuses() -> Non
     database = parse(environment=environment).database
     assert database is not None
     assert database.url == "postgresql://llmproxy:pw@db:5432/litellm?sslmode=require"
+
+
+def test_without_a_redis_there_is_none() -> None:
+    assert parse().redis is None
+
+
+def redis(section: Mapping[str, Any] | None = None, **environment: str) -> RedisSettings:
+    found = parse(section, environment={**ENVIRONMENT, **environment}).redis
+    assert found is not None
+    return found
+
+
+def test_redis_comes_from_the_section_or_the_environment_and_its_password_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("redis-password\n")
+    secret = {"LITELLM_OAUTH_REDIS_PASSWORD_FILE": str(tmp_path / "password")}
+    found = redis({"redis_url": "redis://litellm@cache", "redis_timeout": 0.5}, **secret)
+    assert found == RedisSettings("cache", 6379, 0, "litellm", "redis-password", tls=False, timeout=0.5)
+    found = redis(LITELLM_OAUTH_REDIS_URL="rediss://cache.example:6380/3", LITELLM_OAUTH_REDIS_PASSWORD="p")
+    assert found == RedisSettings("cache.example", 6380, 3, None, "p", tls=True, timeout=0.25)
+    assert redis(LITELLM_OAUTH_REDIS_URL="redis://me:a%2Fb@[::1]").password == "a/b"
+
+
+def test_redis_falls_back_to_litellms_variables() -> None:
+    found = redis(REDIS_HOST="cache", REDIS_PORT="6380", REDIS_PASSWORD="p")
+    assert found == RedisSettings("cache", 6380, 0, None, "p", tls=False, timeout=0.25)
+    ours = redis(REDIS_HOST="cache", REDIS_PASSWORD="p", LITELLM_OAUTH_REDIS_URL="redis://ours")
+    assert (ours.host, ours.password) == ("ours", None)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://cache",
+        "redis:///0",
+        "redis://cache/-1",
+        "redis://cache:port",
+        "redis://cache:0",
+        "redis://cache/name",
+        "redis://cache/0?ssl_cert_reqs=none",
+        "redis://a b",
+        "cache:6379",
+    ],
+)
+def test_a_redis_url_that_cannot_be_used_is_refused_without_being_shown(url: str) -> None:
+    for environment, section in (({"LITELLM_OAUTH_REDIS_URL": url}, {}), ({}, {"redis_url": url})):
+        (fault,) = faults(section, environment={**ENVIRONMENT, **environment})
+        assert "redis" in fault.split(":")[0].lower()
+        assert url not in fault
+    assert faults({"redis_timeout": 0})[0].startswith("claude_oauth.redis_timeout")
+
+
+def test_a_password_of_redis_is_in_no_repr() -> None:
+    environment = {**ENVIRONMENT, "LITELLM_OAUTH_REDIS_URL": "redis://me:redis-password@cache"}
+    assert "redis-password" not in repr(parse(environment=environment))
 
 
 def test_a_module_that_is_switched_off_asks_for_nothing() -> None:

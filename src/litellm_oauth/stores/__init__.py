@@ -13,6 +13,7 @@ from uuid import UUID
 from ..results import Actor
 from .rows import (
     Attempt,
+    CachedToken,
     Claim,
     Failure,
     NewLogin,
@@ -27,6 +28,7 @@ from .rows import (
 
 __all__ = [
     "Attempt",
+    "CachedToken",
     "Claim",
     "Failure",
     "LoginStore",
@@ -36,6 +38,7 @@ __all__ = [
     "ProviderState",
     "RowStatus",
     "Sealed",
+    "TokenCache",
     "TokenRow",
     "TokenStore",
     "Tombstone",
@@ -187,6 +190,37 @@ class TokenStore(Protocol):
 
     async def add_key_check(self, key_id: str, check_value: str, known: Sequence[str]) -> bool:
         """Store a key's check value, unless there is one of a key that is neither it nor ``known``."""
+        ...
+
+
+class TokenCache(Protocol):
+    """Speed, and never the truth: what it says is read again from the authority as soon as that can be.
+
+    Nothing here raises, and nothing waits longer than the cache's time-out.
+    """
+
+    def open(self) -> None:
+        """Begin to connect; without this, the first question does so."""
+        ...
+
+    async def get(self, user: str) -> CachedToken | None:
+        """A token that has not expired, if there is one. It may be of an older generation."""
+        ...
+
+    def put(self, row: TokenRow) -> None:
+        """Have a row of the authority written soon, unless a newer generation is there."""
+        ...
+
+    def forget(self, user: str, generation: int) -> None:
+        """Have everything up to this generation forgotten soon, and not be written by anybody who is late."""
+        ...
+
+    async def bury(self, user: str, generation: int) -> None:
+        """``forget``, and wait until it is done or the time-out has passed; then it is done later."""
+        ...
+
+    async def close(self) -> None:
+        """Write what was put a moment ago, and disconnect."""
         ...
 
 

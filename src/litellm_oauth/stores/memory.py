@@ -23,6 +23,7 @@ class Entry:
     """``due_at``: from then on a refresh is wanted. ``quiet_until``: no background refresh is tried before.
 
     ``stale``: something about the row changed; the token is served only where the row cannot be read.
+    ``recalled``: the cache said so and not the authority, whose word replaces it whatever the generation.
     """
 
     token: AccessToken
@@ -31,6 +32,7 @@ class Entry:
     used_at: float = 0.0
     quiet_until: float = 0.0
     stale: bool = False
+    recalled: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -70,7 +72,7 @@ class TokenMemory:
     def put(self, user: str, token: AccessToken, *, due_at: float, now: float, stale: bool = False) -> Entry:
         """Keep a token, unless a newer generation is already kept. Returns what is kept."""
         old = self.entries.get(user)
-        if old is not None and old.token.generation > token.generation:
+        if old is not None and old.token.generation > token.generation and not old.recalled:
             return old
         entry = Entry(token, due_at, now, stale=stale)
         if old is not None:
@@ -83,8 +85,19 @@ class TokenMemory:
         self.entries[user] = entry
         return entry
 
+    def recall(self, user: str, token: AccessToken, *, due_at: float, now: float) -> Entry:
+        """Keep a token out of the cache until the authority has been asked. Returns what is kept."""
+        known = self.entries.get(user)
+        if known is not None:
+            return known
+        entry = self.put(user, token, due_at=due_at, now=now, stale=True)
+        entry.recalled = True
+        return entry
+
     def drop(self, user: str) -> None:
         self.entries.pop(user, None)
+        for reading in self._readings.get(user, ()):
+            reading.overtaken = True
 
     def connected(self) -> None:
         """The listener (re)connected: what changed before was not heard."""

@@ -92,6 +92,19 @@ class TokenRow:
 
 
 @dataclass(frozen=True, slots=True)
+class CachedToken:
+    """What the cache holds of a row: enough to serve a request, and nothing that could be spent.
+
+    ``access_token`` is sealed. Without one it is a tombstone: nothing up to this generation serves.
+    """
+
+    user_id: str
+    generation: int
+    access_token: str | None = field(default=None, repr=False)
+    expires_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """Who wants to spend a refresh token: a fresh id per attempt, the process and its host."""
 
