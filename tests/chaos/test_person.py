@@ -110,8 +110,9 @@ async def test_whatever_people_do_while_their_tokens_are_refreshed_wins_and_noth
     counts = ", ".join(f"{act} {count}" for act, count in sorted(acts.counts.items()))
     figure(
         f"acts while refreshing {ROUNDS} (seed {SEED}): {counts}, refreshes meanwhile {refreshed}; "
-        f"resurrected {sum((came - acts.came).values())}, older logins that came back "
-        f"{len(verdict.returned_logins())}, answers that nobody holds left alive {len(verdict.left_alive())}, "
+        f"resurrected {sum((came - acts.came).values())}, "
+        f"older logins that came back {len(verdict.returned_logins())}, "
+        f"answers that nobody holds left alive {len(verdict.left_alive())}, "
         f"logins revoked for reuse {len(verdict.revoked(REUSE))}"
     )
     assert (came, went) == (acts.came, acts.went)

@@ -35,7 +35,7 @@ class Verdict:
         self._workers = fleet.workers.values()
         self._families = families(gateways.sandbox)
         self._states = states(gateways.database)
-        self._stored = {state.token for state in self._states}
+        self._stored = {state.token for state in self._states if state.token is not None}
         self.kept = {event["given"] for event in self._events("kept")}
         self.asks: dict[str, list[Ask]] = defaultdict(list)
         for worker in self._workers:
@@ -51,7 +51,9 @@ class Verdict:
         ]
 
     def journaled_and_lost(self) -> set[str]:
-        return {token for token in self.kept if token not in self._stored}
+        """Answers that were in a journal and never in a store: the database, or a file while it was away."""
+        spent = {one.token for family in self._families for one in family.tokens if one.spent}
+        return self.kept - self._stored - spent
 
     def never_in_a_journal(self) -> set[str]:
         """Answers that a worker had for long enough to write them down, and did not."""
