@@ -62,6 +62,8 @@ def test_lines_are_numbered_and_dated_by_the_database_and_can_be_read(database: 
     assert first["audit_id"] < second["audit_id"]
     assert timedelta(0) <= second["age"] <= first["age"] < timedelta(minutes=1)
     assert (first["actor"], first["outcome"], first["generation"]) == ("a", "e", None)
+    # pg_dump of the whole database reads this too
+    assert database.one(f"SELECT last_value FROM {NUMBERS}") == {"last_value": second["audit_id"]}
 
 
 @pytest.mark.parametrize(
@@ -90,6 +92,7 @@ def test_lines_are_numbered_and_dated_by_the_database_and_can_be_read(database: 
         "SET ROLE claude_oauth_audit",
         "GRANT claude_oauth_audit TO llmproxy",
         "REASSIGN OWNED BY claude_oauth_audit TO llmproxy",
+        "SELECT claude_oauth_audit.found_amiss()",
         f"CREATE OR REPLACE FUNCTION claude_oauth_audit.protect() {EMPTY_TRIGGER}",
         "DROP SCHEMA claude_oauth_audit CASCADE",
     ],
@@ -255,6 +258,10 @@ EXTENSION = "CREATE EXTENSION hstore; ALTER EXTENSION hstore ADD "
         (
             f"ALTER TABLE {AUDIT} RENAME TO o; CREATE VIEW {AUDIT} AS TABLE claude_oauth.o",
             "view claude_oauth",
+        ),
+        (
+            f"ALTER TABLE {AUDIT} RENAME TO o; CREATE TABLE {AUDIT} (at timestamptz) PARTITION BY LIST (at)",
+            "table claude_oauth",
         ),
     ],
 )

@@ -31,7 +31,7 @@ CREATE SCHEMA claude_oauth_audit;
 -- a type, a parent, an extension that takes its members along. Rules, policies, other triggers and children have no
 -- place at all.
 CREATE FUNCTION claude_oauth_audit.found_amiss() RETURNS text
-LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql AS $$
   WITH RECURSIVE audit AS (
     SELECT tableoid AS classid, oid AS objid, relkind = 'r' AND relpersistence = 'p' AND NOT relrowsecurity AS plain
     FROM pg_class WHERE oid = to_regclass('claude_oauth."LiteLLM_ClaudeOAuthAudit"')
@@ -75,14 +75,13 @@ BEGIN
       'any other does not see what another session has just added to the table';
   END IF;
 
-  -- Nobody can change or exchange these any more; the comments wait for the end of an ALTER EXTENSION, the rest waits
-  -- for all others. Only then is looked.
+  -- From here on nobody can change or exchange any of it: the comments wait for the end of an ALTER EXTENSION, the
+  -- other statements for everything else. Only then is it looked at.
   ALTER SCHEMA claude_oauth OWNER TO claude_oauth_audit;
   ALTER TABLE claude_oauth."LiteLLM_ClaudeOAuthAudit" OWNER TO claude_oauth_audit;
   ALTER FUNCTION claude_oauth.refuse_change() OWNER TO claude_oauth_audit;
   COMMENT ON SCHEMA claude_oauth IS 'litellm_oauth';
   COMMENT ON TYPE claude_oauth."LiteLLM_ClaudeOAuthAudit" IS 'a line of the audit';
-  COMMENT ON FUNCTION claude_oauth.refuse_change() IS 'keeps the lines of the audit as they were written';
   amiss := claude_oauth_audit.found_amiss();
   IF amiss IS NOT NULL THEN
     RAISE EXCEPTION 'the audit table is not as the migrations make it: %', amiss
