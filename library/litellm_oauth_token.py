@@ -10,7 +10,9 @@ description:
   - Works through the gateway, which alone changes tokens; one refresh at a time for each user, whoever asks.
   - Every user is reported. One user's failure does not keep the others from being refreshed.
   - A change is read back before it is reported; a generation that did not move is no change.
-  - Where the gateway cannot be reached any more, or the provider fails three users in a row, the rest is reported as not tried.
+  - All users are refreshed by a job of the gateway, which this waits for. It gives up where the provider keeps failing;
+    who was not tried then is reported so.
+  - Where the gateway cannot be reached any more while users are logged out, the rest is reported as not tried.
 options:
   state:
     description:
@@ -134,6 +136,13 @@ counts:
   returned: always, once the users are known
   type: dict
   sample: {fresh: 1, refreshed: 2}
+job:
+  description:
+    - The refresh of all users, as the gateway tells of it.
+    - Its status is V(finished); V(stopped), where it gave up; or V(interrupted), where its process ended.
+  returned: when all users were refreshed and somebody needed it
+  type: dict
+  sample: {job_id: 6f1e0c3e-5d1c-4f0b-9d63-1f6a3f2d8c11, status: finished, message: null}
 msg:
   description: Who failed, why, and what to do.
   returned: failure
@@ -162,15 +171,15 @@ from ansible.module_utils.litellm_oauth_client import (
     foretold,
 )
 from ansible.module_utils.litellm_oauth_http import UNREACHABLE, GatewayError, one_line
+from ansible.module_utils.litellm_oauth_jobs import RefreshOfAll, refresh_all
 
 # What the gateway counts as due where nobody says otherwise; for check mode, where a status does not tell.
 DEFAULT_BUFFER = 300
 MAX_MIN_VALIDITY = 366 * 86400
-# A provider that fails so many users in a row is down: the others would only wait for it, too.
-PROVIDER_PATIENCE = 3
 # Faults of the gateway, of its database or of the key, not of one user.
 EVERYBODYS_FAULTS = (UNREACHABLE, "invalid_api_key", "storage_unavailable")
 NAMED_IN_MESSAGE = 10
+NOT_TRIED, NOT_TRIED_TEXT = "not_tried", "Not tried:"
 
 
 class Run:
@@ -183,7 +192,8 @@ class Run:
         self._force = options["force"]
         self._check_mode = check_mode
         self._stopped_by: GatewayError | None = None
-        self._provider_failures = 0
+        self._of_all: RefreshOfAll | None = None
+        self._not_tried = 0
         self.reports: list[dict[str, Any]] = []
         self.diffs: list[dict[str, Any]] = []
 
@@ -196,17 +206,17 @@ class Run:
             "generation_before": before["generation"],
             "generation": before["generation"],
         }
-        if self._stopped_by is not None:
-            message = f"Not tried: {self._stopped_by.message}"
-            self.reports.append({**report, "result": "failed", "message": message})
-            return
         try:
+            if self._stopped_by is not None:
+                raise not_tried(self._stopped_by.message)
             result, message, after = self._act(before)
         except GatewayError as error:
-            self._weigh(error)
+            if error.code == NOT_TRIED:
+                self._not_tried += 1
+            elif error.code in EVERYBODYS_FAULTS and self._of_all is None:
+                self._stopped_by = error
             self.reports.append({**report, "result": "failed", "message": error.message})
             return
-        self._provider_failures = 0
         if after["generation"] != before["generation"]:
             self.diffs.append(difference(before, after))
         if not self._check_mode:
@@ -238,15 +248,12 @@ class Run:
             raise GatewayError(
                 f"The login of {user} cannot be refreshed any more ({reason(before)}). {how_to_log_in(user)}"
             )
-        due = self._is_due(before)
-        if due is False:
+        if self._of_all is None and self._is_due(before) is False:
             return "fresh", "Valid for long enough.", before
         if self._check_mode:
             self._foretell_refusal(before)
             return "would_refresh", "Would be refreshed.", foretold(before, "active")
-        answer, after = self._gateway.change(
-            lambda: self._gateway.refresh(user, min_validity=self._min_validity, force=self._force), before
-        )
+        answer, after = self._refreshed(before) if self._of_all is None else self._found(before, self._of_all)
         if after["status"] == "logged_out":
             raise GatewayError(f"{user} was logged out meanwhile. {how_to_log_in(user)}")
         # Somebody else may have refreshed between the look and the call: that is a change all the same.
@@ -257,6 +264,28 @@ class Run:
                 f"The gateway says that it refreshed {user}, but the stored login did not change. Look at its log."
             )
         return "fresh", "Valid for long enough.", after
+
+    def _refreshed(self, before: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Refresh one user: the gateway's answer, and the status afterwards. Raises GatewayError."""
+        user = before["user_id"]
+        answer, after = self._gateway.change(
+            lambda: self._gateway.refresh(user, min_validity=self._min_validity, force=self._force), before
+        )
+        return answer, after
+
+    def _found(self, before: dict[str, Any], of_all: RefreshOfAll) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The same of a user whom the refresh of all users has looked at. Raises GatewayError."""
+        user = before["user_id"]
+        after = of_all.after.get(user, before)
+        result = of_all.results.get(user)
+        if result is None:
+            # It ended before this user's turn, or before the result could be written.
+            if after["generation"] == before["generation"] and self._is_due(before) is not False:
+                raise not_tried(of_all.cut_short or "the gateway did not come to this user.")
+            return {"result": "fresh"}, after
+        if result["result"] in ("failed", "skipped"):
+            raise GatewayError(one_line(str(result["message"])), str(result["code"] or ""))
+        return result, after
 
     def _foretell_refusal(self, before: dict[str, Any]) -> None:
         """Raise GatewayError where the gateway would not ask the provider."""
@@ -300,12 +329,38 @@ class Run:
         }
         return "logged_out", said.get(answer.get("revoked"), "Logged out."), after
 
-    def _weigh(self, error: GatewayError) -> None:
-        """Stop where the fault is not one user's: the others are reported as not tried."""
-        provider_fails = error.code == "provider_unavailable"
-        self._provider_failures = self._provider_failures + 1 if provider_fails else 0
-        if error.code in EVERYBODYS_FAULTS or self._provider_failures >= PROVIDER_PATIENCE:
-            self._stopped_by = error
+    def refresh_all(self, statuses: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """Have all of these users refreshed at once, if one of them needs it: the job. Raises GatewayError."""
+        if not any(self._wants_refresh(status) for status in statuses):
+            return None
+        self._of_all = refresh_all(self._gateway, min_validity=self._min_validity, force=self._force)
+        job = self._of_all.job
+        return {name: job.get(name) for name in ("job_id", "status", "message")}
+
+    def _wants_refresh(self, before: dict[str, Any]) -> bool:
+        return before["status"] not in ("reauth_required", "unreadable") and self._is_due(before) is not False
+
+    def failure(self) -> str | None:
+        """Who failed and why, or None."""
+        failed = [report for report in self.reports if report["result"] == "failed"]
+        if not failed:
+            return None
+        if len(self.reports) == 1:
+            return str(failed[0]["message"])
+        told = f"{len(failed)} of {len(self.reports)} users failed"
+        cut_short = self._of_all.cut_short if self._of_all is not None else None
+        if self._not_tried and cut_short:
+            # What they all have in common is said once.
+            failed = [report for report in failed if not report["message"].startswith(NOT_TRIED_TEXT)]
+            told = f"{cut_short} {told}, {self._not_tried} of them because they were not tried"
+        sentences = [f"{report['user_id']}: {report['message']}" for report in failed[:NAMED_IN_MESSAGE]]
+        if len(failed) > NAMED_IN_MESSAGE:
+            sentences.append(f"And {len(failed) - NAMED_IN_MESSAGE} more: see users.")
+        return " ".join([f"{told}.", *sentences])
+
+
+def not_tried(why: str) -> GatewayError:
+    return GatewayError(f"{NOT_TRIED_TEXT} {why}", NOT_TRIED)
 
 
 def reason(status: dict[str, Any]) -> str:
@@ -320,19 +375,6 @@ def how_to_log_in(user: str) -> str:
     plain = re.fullmatch(r"[A-Za-z0-9_.@+-]+", user)
     extra = f"user={user}" if plain else quote(json.dumps({"user": user}, ensure_ascii=False))
     return f"Log in with `ansible-playbook oauth_login.yml -e {extra}`."
-
-
-def failure(reports: list[dict[str, Any]]) -> str | None:
-    """Who failed and why, or None."""
-    failed = [report for report in reports if report["result"] == "failed"]
-    if not failed:
-        return None
-    if len(reports) == 1:
-        return str(failed[0]["message"])
-    sentences = [f"{report['user_id']}: {report['message']}" for report in failed[:NAMED_IN_MESSAGE]]
-    if len(failed) > NAMED_IN_MESSAGE:
-        sentences.append(f"And {len(failed) - NAMED_IN_MESSAGE} more: see users.")
-    return f"{len(failed)} of {len(reports)} users failed. {' '.join(sentences)}"
 
 
 def check_options(options: dict[str, Any]) -> None:
@@ -375,9 +417,11 @@ def main() -> None:
         check_options(options)
         gateway = Gateway.from_module(module)
         statuses = users_meant(gateway, options["user"])
+        run = Run(gateway, options, check_mode=module.check_mode)
+        of_all = options["state"] == "refreshed" and options["user"] is None and not module.check_mode
+        job = run.refresh_all(statuses) if of_all else None
     except GatewayError as error:
         module.fail_json(msg=error.message, error_code=error.code)
-    run = Run(gateway, options, check_mode=module.check_mode)
     for status in statuses:
         run.treat(status)
     result = {
@@ -386,7 +430,9 @@ def main() -> None:
         "counts": dict(Counter(report["result"] for report in run.reports)),
         "diff": run.diffs,
     }
-    message = failure(run.reports)
+    if job is not None:
+        result["job"] = job
+    message = run.failure()
     if message is not None and options["fail_on_error"]:
         module.fail_json(msg=message, **result)
     module.exit_json(**result)

@@ -52,6 +52,8 @@ _ALSO = (
     "updated_at",
     "source",
 )
+_RESULT = ("user_id", "result", "code", "message")
+_ENDS = ("running", "finished", "stopped", "interrupted")
 
 
 class Gateway:
@@ -92,22 +94,8 @@ class Gateway:
 
     def statuses(self) -> Iterator[dict[str, Any]]:
         """Every user's status, page by page."""
-        after: str | None = None
-        while True:
-            query = {"limit": str(PAGE)}
-            if after is not None:
-                query["after"] = after
-            page = self._call("GET", "/users", query)
-            users, following = page.get("users"), page.get("next")
-            if not isinstance(users, list) or not (following is None or isinstance(following, str)):
-                raise self._http.foreign("a list of users in another shape")
-            for one in users:
-                yield self._status(one)
-            if following is None:
-                return
-            if following == after:
-                raise self._http.foreign("a list of users whose pages repeat")
-            after = following
+        for one in self._pages("/users", "users"):
+            yield self._status(one)
 
     def start(self, user: str, *, force: bool) -> dict[str, Any]:
         """``{"authorization_url", "state", "expires_in", …}`` of a new login."""
@@ -128,6 +116,29 @@ class Gateway:
         if min_validity is not None:
             body["min_validity"] = min_validity
         return self._call("POST", "/refresh", {"user_id": user}, body)
+
+    def refresh_all(self, *, min_validity: int | None, force: bool) -> dict[str, Any]:
+        """Begin a refresh of all users: the job, and whether it is somebody else's that runs already."""
+        body: dict[str, Any] = {"all": True, "force": force}
+        if min_validity is not None:
+            body["min_validity"] = min_validity
+        answer = self._call("POST", "/refresh", {}, body)
+        if not isinstance(answer.get("already_running"), bool):
+            raise self._http.foreign("a refresh of all users that is no job")
+        return self._job(answer)
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """How a refresh of all users goes."""
+        return self._job(self._call("GET", "/refresh/" + job_id, {"limit": "1"}))
+
+    def job_results(self, job_id: str) -> Iterator[dict[str, Any]]:
+        """What a refresh of all users meant for each of them, page by page."""
+        for one in self._pages("/refresh/" + job_id, "results"):
+            if not isinstance(one, dict) or not all(
+                isinstance(one.get(n), str) for n in ("user_id", "result")
+            ):
+                raise self._http.foreign("the result of a user in another shape")
+            yield {name: one.get(name) for name in _RESULT}
 
     def logout(self, user: str) -> dict[str, Any]:
         return self._call("POST", "/logout", {"user_id": user}, {})
@@ -151,6 +162,29 @@ class Gateway:
             # The gateway is there; only this request had no answer.
             raise GatewayError(error.message, ANSWER_LOST, error.status, error.retry_after) from None
         return answer, self.status(user)
+
+    def _pages(self, path: str, name: str) -> Iterator[Any]:
+        """What the lists under ``name`` hold, of one page after the other."""
+        after: str | None = None
+        while True:
+            query = {"limit": str(PAGE)}
+            if after is not None:
+                query["after"] = after
+            page = self._call("GET", path, query)
+            found, following = page.get(name), page.get("next")
+            if not isinstance(found, list) or not (following is None or isinstance(following, str)):
+                raise self._http.foreign("a list of users in another shape")
+            yield from found
+            if following is None:
+                return
+            if following == after:
+                raise self._http.foreign("a list of users whose pages repeat")
+            after = following
+
+    def _job(self, answer: dict[str, Any]) -> dict[str, Any]:
+        if not re.fullmatch(r"[0-9a-f-]{36}", str(answer.get("job_id"))) or answer.get("status") not in _ENDS:
+            raise self._http.foreign("a job in another shape")
+        return answer
 
     def _call(
         self, method: str, path: str, query: dict[str, str] | None = None, body: dict[str, Any] | None = None

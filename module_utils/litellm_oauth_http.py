@@ -82,7 +82,7 @@ class Http:
     def call(
         self, method: str, path: str, query: dict[str, str] | None = None, body: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """The JSON object that the gateway answers with status 200."""
+        """The JSON object that the gateway answers with status 200, or 202 to what goes on by itself."""
         url = self._address.url + path + ("?" + urlencode(query) if query else "")
         try:
             status, raw = self._send(method, url, body)
@@ -91,7 +91,7 @@ class Http:
         except (URLError, UrlsConnectionError, HTTPException, OSError, ValueError) as error:
             raise self._unreachable(error) from None
         answer = _json_object(raw)
-        if status != 200 or answer is None:
+        if status not in (200, 202) or answer is None:
             raise self.foreign(f"HTTP {status} and something else than a JSON object")
         return answer
 

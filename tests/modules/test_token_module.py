@@ -323,19 +323,21 @@ def test_of_many_failures_the_message_names_ten(
     assert len(result["users"]) == 12
 
 
-def test_a_provider_that_is_down_is_asked_for_three_users_only(
+def test_a_provider_that_is_down_is_not_asked_for_everybody_and_that_is_said_once(
     module: RunModule, gateway: LiveGateway, sandbox: SandboxProvider, stored: Gateways
 ) -> None:
-    users = ["a", "b", "c", "d", "e"]
+    users = [f"user-{number:02}" for number in range(30)]
     stored.plant(users, expires_in=SOON)
-    sandbox.fault("token", "status", status=503, times=None)
+    sandbox.fault("token", "status", status=503, retry_after=60, times=None)
     result = module("token", state="refreshed")
-    assert (result["failed"], result["changed"]) == (True, False)
+    assert (result["failed"], result["changed"], result["job"]["status"]) == (True, False, "stopped")
     assert results(result) == dict.fromkeys(users, "failed")
-    not_tried = [user for user, report in reports(result).items() if "Not tried" in report["message"]]
-    assert not_tried == ["d", "e"]
-    assert refreshes(sandbox) == 3
-    assert reports(result)["e"]["message"].startswith("Not tried: The provider at 127.0.0.1:")
+    not_tried = [user for user, report in reports(result).items() if "Not tried: " in report["message"]]
+    assert "user-29" in not_tried
+    assert refreshes(sandbox) <= 8
+    assert result["msg"].startswith("The refresh of all users was stopped: ")
+    assert f"30 of 30 users failed, {len(not_tried)} of them because they were not tried. " in result["msg"]
+    assert "user-29" not in result["msg"]
 
 
 def test_a_provider_that_answers_in_between_is_not_given_up(
@@ -363,13 +365,13 @@ def test_a_gateway_that_goes_away_leaves_the_rest_not_tried(
     stranger: Callable[..., Stranger], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ansible.module_utils.litellm_oauth_http.RETRY_PAUSES", ())
-    due = [login(user, status="due") for user in ("alice", "bob", "carol")]
+    users = [login(user) for user in ("alice", "bob", "carol")]
 
     def answer(asked: Asked) -> Iterable[bytes]:
-        return [reply({"users": due, "next": None})] if "/users" in asked.path else []
+        return [reply({"users": users, "next": None})] if "/users" in asked.path else []
 
     going = stranger(answer)
-    result = run("token", state="refreshed", gateway_url=going.url, api_key=MASTER_KEY)
+    result = run("token", state="absent", all_users=True, gateway_url=going.url, api_key=MASTER_KEY)
     assert (result["failed"], result["changed"]) == (True, False)
     assert list(results(result)) == ["alice", "bob", "carol"]
     assert [user for user, one in reports(result).items() if "Not tried" in one["message"]] == [
@@ -401,14 +403,15 @@ def test_an_answer_that_was_lost_is_settled_by_what_is_stored(
 def test_a_request_that_was_lost_is_one_users_failure(
     gateway: LiveGateway, stranger: Callable[..., Stranger]
 ) -> None:
-    log_in(gateway, "alice", "bob", seconds=SOON)
+    log_in(gateway, "alice", "bob", seconds=LATER)
 
     def loses_alice(asked: Asked) -> Iterable[bytes]:
         lost = asked.method == "POST" and "alice" in asked.path
         return [] if lost else [passed_on(asked, gateway.url)]
 
-    result = run("token", state="refreshed", gateway_url=stranger(loses_alice).url, api_key=MASTER_KEY)
-    assert results(result) == {"alice": "failed", "bob": "refreshed"}
+    url = stranger(loses_alice).url
+    result = run("token", state="absent", all_users=True, gateway_url=url, api_key=MASTER_KEY)
+    assert results(result) == {"alice": "failed", "bob": "logged_out"}
 
 
 def test_a_refresh_that_stored_nothing_is_no_success(stranger: Callable[..., Stranger]) -> None:
@@ -436,6 +439,150 @@ def test_who_was_logged_out_while_being_refreshed_is_told(stranger: Callable[...
     )
     assert result["failed"]
     assert result["msg"].startswith("alice was logged out meanwhile. Log in with ")
+
+
+# -- the job that refreshes all users
+
+JOB = {"job_id": "6f1e0c3e-5d1c-4f0b-9d63-1f6a3f2d8c11", "force": False, "min_validity": 300.0}
+
+
+class Scripted:
+    """A gateway whose jobs go as told: the answers to POST one after the other, and those to looks."""
+
+    def __init__(self, posts: list[bytes], looks: list[bytes], after: list[Any], found: list[Any]) -> None:
+        self._posts, self._looks = iter(posts), iter(looks)
+        self._last = looks[-1]
+        self._lists = iter([[login(one["user_id"], status="due") for one in after], after])
+        self._found = found
+
+    def __call__(self, asked: Asked) -> Iterable[bytes]:
+        if asked.method == "POST":
+            return [next(self._posts)]
+        if "/users" in asked.path:
+            return [reply({"users": next(self._lists), "next": None})]
+        if "limit=1&" in f"{asked.path}&":
+            return [next(self._looks, self._last)]
+        return [reply({**JOB, "status": "finished", "results": self._found, "next": None})]
+
+
+def job(status: str, **fields: Any) -> bytes:
+    return reply({**JOB, "status": status, "message": None, "already_running": False, **fields})
+
+
+def found(user: str, result: str = "refreshed", **fields: Any) -> dict[str, Any]:
+    return {"user_id": user, "result": result, "code": None, "message": None, **fields}
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between looks at a job, which take no time."""
+    pauses: list[float] = []
+    monkeypatch.setattr("ansible.module_utils.litellm_oauth_jobs.sleep", pauses.append)
+    return pauses
+
+
+def test_all_users_take_one_change_however_many_they_are(
+    gateway: LiveGateway, stranger: Callable[..., Stranger], stored: Gateways, sandbox: SandboxProvider
+) -> None:
+    users = [f"user-{number:02}" for number in range(25)]
+    stored.log_in_many(users, expires_in=SOON)
+    between = stranger(lambda asked: [passed_on(asked, gateway.url)])
+    result = run("token", state="refreshed", gateway_url=between.url, api_key=MASTER_KEY)
+    assert results(result) == dict.fromkeys(users, "refreshed")
+    assert (result["job"]["status"], result["counts"]) == ("finished", {"refreshed": 25})
+    assert all(report["expires_in"] > LATER - 60 for report in result["users"])
+    assert sum(asked.method == "POST" for asked in between.asked) == 1
+    assert refreshes(sandbox) == 25
+
+
+def test_where_nobody_needs_it_no_job_is_begun(
+    module: RunModule, gateway: LiveGateway, stored: Gateways
+) -> None:
+    log_in(gateway, "alice", seconds=LATER)
+    result = module("token", state="refreshed")
+    assert results(result) == {"alice": "fresh"}
+    assert "job" not in result
+    assert stored.database.query("SELECT FROM claude_oauth.refresh_jobs") == []
+
+
+def test_a_job_is_looked_at_in_growing_pauses(
+    stranger: Callable[..., Stranger], unhurried: list[float]
+) -> None:
+    looks = [*[job("running")] * 12, job("finished")]
+    after = [login("alice", generation=2)]
+    url = stranger(Scripted([job("running")], looks, after, [found("alice")])).url
+    result = run("token", state="refreshed", gateway_url=url, api_key=MASTER_KEY)
+    assert results(result) == {"alice": "refreshed"}
+    assert len(unhurried) == 13
+    assert unhurried == sorted(unhurried)
+    assert (unhurried[0], unhurried[-1]) == (0.1, 5.0)
+
+
+def test_looks_that_fail_for_a_while_are_repeated(
+    stranger: Callable[..., Stranger], unhurried: list[float]
+) -> None:
+    looks = [b"", reply("", "502 Bad Gateway"), job("running"), b"", job("finished")]
+    url = stranger(Scripted([job("running")], looks, [login("alice", generation=2)], [found("alice")])).url
+    assert results(run("token", state="refreshed", gateway_url=url, api_key=MASTER_KEY)) == {
+        "alice": "refreshed"
+    }
+
+
+def test_a_gateway_that_stays_away_leaves_the_end_unknown(
+    stranger: Callable[..., Stranger], unhurried: list[float]
+) -> None:
+    url = stranger(Scripted([job("running")], [b""], [login("alice")], [])).url
+    result = run("token", state="refreshed", gateway_url=url, api_key=MASTER_KEY)
+    assert result["failed"]
+    assert f"(job {JOB['job_id']}) was begun; how it ended is unknown. Run this again" in result["msg"]
+    assert len(unhurried) < 10
+
+
+def test_a_job_that_was_interrupted_is_one_sentence(stranger: Callable[..., Stranger]) -> None:
+    users = ("alice", "bob", "carol", "dave")
+    # Carol's result was not written any more, although she was refreshed.
+    after = [login(user, generation=2 if user in ("alice", "carol") else 1) for user in users]
+    looks = [job("interrupted", message="Its gateway process ended. Start it again.")]
+    url = stranger(Scripted([job("running")], looks, after, [found("alice")])).url
+    result = run("token", state="refreshed", gateway_url=url, api_key=MASTER_KEY)
+    assert results(result) == {"alice": "refreshed", "bob": "failed", "carol": "refreshed", "dave": "failed"}
+    assert (result["changed"], result["job"]["status"]) == (True, "interrupted")
+    assert result["msg"] == (
+        "The refresh of all users was interrupted: Its gateway process ended. Start it again. "
+        "2 of 4 users failed, 2 of them because they were not tried."
+    )
+    assert reports(result)["bob"]["message"].startswith("Not tried: The refresh of all users was interrupted")
+
+
+def test_somebody_elses_job_is_waited_for_and_then_the_own_one_begins(
+    stranger: Callable[..., Stranger], unhurried: list[float]
+) -> None:
+    posts = [job("running", already_running=True), job("running")]
+    looks = [job("running"), job("finished"), job("finished")]
+    between = stranger(Scripted(posts, looks, [login("alice", generation=2)], [found("alice", "fresh")]))
+    result = run("token", state="refreshed", gateway_url=between.url, api_key=MASTER_KEY)
+    assert results(result) == {"alice": "refreshed"}
+    assert sum(asked.method == "POST" for asked in between.asked) == 2
+
+
+def test_a_job_whose_beginning_was_lost_is_found_and_not_begun_twice(
+    gateway: LiveGateway, stranger: Callable[..., Stranger], sandbox: SandboxProvider
+) -> None:
+    log_in(gateway, "alice", "bob", seconds=LATER)
+    sandbox.fault("token", "slow", seconds=0.4, times=2)
+    lost: list[Asked] = []
+
+    def loses_the_first(asked: Asked) -> Iterable[bytes]:
+        answer = passed_on(asked, gateway.url)
+        if asked.method == "POST" and not lost:
+            lost.append(asked)
+            return []
+        return [answer]
+
+    url = stranger(loses_the_first).url
+    result = run("token", state="refreshed", force=True, gateway_url=url, api_key=MASTER_KEY)
+    assert results(result) == {"alice": "refreshed", "bob": "refreshed"}
+    assert refreshes(sandbox) == 2
 
 
 # -- absent
