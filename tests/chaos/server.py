@@ -29,30 +29,28 @@ class OwnServer:
 
     def __init__(self, name: str, folder: Path, port: int) -> None:
         self._name = name
+        self._folder = folder
         self._data = folder / "data"
-        password = folder / "password"
-        self._data.mkdir()
-        password.write_text(secrets.token_hex(16))
-        for path, mode in ((folder, 0o755), (password, 0o644)):
+        self._port = port
+        self._password = secrets.token_hex(16)
+        dsn = f"postgresql://postgres:{self._password}@127.0.0.1:{port}/postgres"
+        self.postgres = PostgresServer(dsn, None, None)
+
+    def create(self) -> None:
+        password = self._folder / "password"
+        password.write_text(self._password)
+        for path, mode in ((self._folder, 0o755), (password, 0o644)):
             # The container's account has to come through.
             path.chmod(mode)
+        self._data.mkdir()
+        mine = f"size=160m,uid={_UID},gid={_UID},mode=0700"
+        _run("mount", "-t", "tmpfs", "-o", mine, "none", str(self._data))
+        options = [argument for option in (*_OPTIONS, f"port={self._port}") for argument in ("-c", option)]
         _run(
-            "mount",
-            "-t",
-            "tmpfs",
-            "-o",
-            f"size=160m,uid={_UID},gid={_UID},mode=0700",
-            "none",
-            str(self._data),
-        )
-        options = [argument for option in (*_OPTIONS, f"port={port}") for argument in ("-c", option)]
-        _run(
-            *("docker", "run", "--detach", "--name", name, "--network", "host"),
+            *("docker", "run", "--detach", "--name", self._name, "--network", "host"),
             *("--env", "POSTGRES_PASSWORD_FILE=/run/password", "--volume", f"{password}:/run/password:ro"),
             *("--volume", f"{self._data}:/var/lib/postgresql/data", _image(), "postgres", *options),
         )
-        dsn = f"postgresql://postgres:{password.read_text()}@127.0.0.1:{port}/postgres"
-        self.postgres = PostgresServer(dsn, None, None)
         self._wait()
 
     def _wait(self) -> None:
@@ -152,15 +150,20 @@ class OwnServer:
 @contextmanager
 def own_server() -> Iterator[OwnServer]:
     """A server that is gone, with all that it held, when the block ends."""
-    with tempfile.TemporaryDirectory(prefix="litellm-oauth-chaos-") as folder, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        server = OwnServer(f"litellm-oauth-chaos-{secrets.token_hex(4)}", Path(folder), port)
+    name = f"litellm-oauth-chaos-{secrets.token_hex(4)}"
+    with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
+        server = OwnServer(name, Path(folder), _free_port())
         try:
+            server.create()
             yield server
         finally:
             server.remove()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _image() -> str:
