@@ -68,6 +68,7 @@ class Background:
         # Replicas that started together drift apart.
         pause = INTERVAL * (0.8 + 0.4 * self._random())
         await self._refresher.replay()
+        await self._tokens.forward_notes()
         if self._auto_refresh:
             pause = await self._refresh(pause)
         await self._touch()

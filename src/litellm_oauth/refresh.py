@@ -318,7 +318,10 @@ class Refresher:
                 raise messages.reauth_required(user) from None
             return await self._whoever_came_first(user)
         except ProviderError as error:
-            if await self._attempts.end(claim, record, self._failed(claim, actor, error)):
+            failed = self._failed(claim, actor, error)
+            if await self._attempts.end(claim, record, failed):
+                if isinstance(error, ProviderUnavailable):
+                    error.retry_after = failed.failure.wait
                 raise
             return await self._whoever_came_first(user)
         return await self._keep(claim, record, grant, asked_at, Note(actor, "refresh", user, "refreshed"))

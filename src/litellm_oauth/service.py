@@ -40,7 +40,7 @@ from .results import (
     Wanted,
 )
 from .status import LoginAge, user_status
-from .stores import Note, TokenRow, TokenStore, Tombstone
+from .stores import Note, RowStatus, TokenRow, TokenStore, Tombstone
 from .stores.memory import Entry
 from .tokens import AccessToken, UserStatus, check_user_id
 from .vault import ACCESS, REFRESH, Vault
@@ -352,7 +352,11 @@ class TokenService:
         return row
 
     async def _log_out(self, user: str, actor: Actor) -> LogoutOutcome:
-        tombstone = await self._tokens.log_out(user, Note(actor, "logout", user, "logged_out"))
+        before = await self._tokens.load(user)
+        try:
+            tombstone = await self._tokens.log_out(user, Note(actor, "logout", user, "logged_out"))
+        except StorageUnavailable:
+            tombstone = await self._logged_out_all_the_same(user, before)
         if tombstone is None:
             row = await self._tokens.load(user)
             generation = row.generation if row is not None else 0
@@ -366,6 +370,19 @@ class TokenService:
         """The cache first: until it has forgotten the token, it could bring it back into memory."""
         await self._reader.cache.bury(user, generation)
         self._memory.drop(user)
+
+    async def _logged_out_all_the_same(self, user: str, before: TokenRow | None) -> Tombstone:
+        """What a logout took away that was committed, although its confirmation was lost.
+
+        Raises StorageUnavailable where that cannot be told, or it was not.
+        """
+        await asyncio.sleep(LOOK_AGAIN)
+        row = await self._tokens.load(user)
+        if before is None or row is None or row.generation != before.generation + 1:
+            raise _not_logged_out(user)
+        if row.status is not RowStatus.LOGGED_OUT:
+            raise _not_logged_out(user)
+        return Tombstone(row.generation, before.access_token, before.refresh_token)
 
     async def _revoke(self, user: str, tombstone: Tombstone) -> bool | None:
         """RFC 7009 §2.1: revoking the refresh token ends the access tokens of its grant as well."""
@@ -397,3 +414,9 @@ class TokenService:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+def _not_logged_out(user: str) -> StorageUnavailable:
+    return StorageUnavailable(
+        f"The database did not confirm that {user} is logged out. Look at the status, and log out again."
+    )

@@ -191,6 +191,26 @@ async def test_an_answer_saved_by_a_commit_whose_confirmation_was_lost_is_not_re
     assert gateways.accepts((await service.access_token("alice")).value)
 
 
+async def test_a_logout_whose_confirmation_was_lost_revokes_all_the_same(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    token = await service.access_token("alice")
+    log_out = PostgresTokens.log_out
+
+    async def lose_the_confirmation(store: PostgresTokens, *arguments: Any) -> Any:
+        await log_out(store, *arguments)
+        raise StorageUnavailable("gone")
+
+    monkeypatch.setattr(PostgresTokens, "log_out", lose_the_confirmation)
+    outcome = await service.logout("alice", actor=ACTOR)
+    assert (outcome.was_logged_in, outcome.revoked, outcome.generation) == (True, True, 2)
+    assert not gateways.accepts(token.value)
+    with pytest.raises(StorageUnavailable, match="did not confirm"):
+        await service.logout("alice", actor=ACTOR)
+
+
 async def test_a_process_that_lives_keeps_others_of_its_host_from_its_attempt(
     gateways: Gateways,
 ) -> None:

@@ -103,6 +103,17 @@ async def test_on_the_only_host_an_expired_token_is_refreshed_without_the_databa
     await agreed(gateways, 3)
     assert (await first.access_token("alice")).value == tokens[0].value
     assert gateways.database.one(f"SELECT detail FROM {AUDIT} WHERE outcome = 'restored'")["detail"] == "file"
+    loop = asyncio.create_task(first.run_background())
+    await eventually(
+        lambda: (
+            [
+                row["detail"][:5]
+                for row in gateways.database.query(f"SELECT detail FROM {AUDIT} WHERE outcome = 'refreshed'")
+            ]
+            == ["at 20", "at 20"]
+        )
+    )
+    loop.cancel()
 
 
 async def test_where_other_hosts_may_exist_nothing_is_spent_without_the_database(

@@ -180,6 +180,10 @@ class TokenStore(Protocol):
         """Record when tokens were last handed out."""
         ...
 
+    async def forward_notes(self) -> None:
+        """Take over audit lines that lower tiers wrote while this store was away."""
+        ...
+
     async def write_note(self, note: Note) -> None:
         """Add a line to the audit table on its own."""
         ...

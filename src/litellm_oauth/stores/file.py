@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -328,8 +328,19 @@ class FileTokens:
     async def touch(self, last_used: Mapping[str, float]) -> None:
         """Nothing: when a token was last used is no reason to write a file."""
 
+    async def forward_notes(self) -> None:
+        """Nothing: there is no tier below."""
+
     async def write_note(self, note: Note) -> None:
         await self._run(self._write_note, note, None)
+
+    async def take_notes(self) -> Sequence[tuple[float, Note]]:
+        """The audit lines with their times, which the caller now has to keep. Raises StorageUnavailable."""
+        return await self._run(self._take_notes)
+
+    async def forget_taken(self) -> None:
+        """What ``take_notes`` gave is kept elsewhere now."""
+        await self._run(self._taken.unlink)
 
     async def key_checks(self) -> Mapping[str, str]:
         return await self._run(self._keys.read)
@@ -487,6 +498,25 @@ class FileTokens:
             if note is not None:
                 self._write_note(note, written.generation)
             return written
+
+    @property
+    def _taken(self) -> Path:
+        return self._audit.with_suffix(".taken")
+
+    def _take_notes(self) -> list[tuple[float, Note]]:
+        # What was taken before and not forgotten comes first: a line twice is better than none.
+        if not self._taken.exists():
+            if not self._audit.exists():
+                return []
+            self._audit.rename(self._taken)
+        notes = []
+        for line in self._taken.read_text(encoding="utf-8").splitlines():
+            with suppress(ValueError, KeyError, TypeError):
+                found = json.loads(line)
+                actor = Actor(found["actor"], found["origin"])
+                note = Note(actor, found["action"], found["user_id"], found["outcome"], found["detail"])
+                notes.append((float(found["at"]), note))
+        return notes
 
     def _write_note(self, note: Note, generation: int | None) -> None:
         line = {

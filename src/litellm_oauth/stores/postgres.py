@@ -369,6 +369,9 @@ class PostgresTokens:
     async def touch(self, last_used: Mapping[str, float]) -> None:
         await self._database.run(_TOUCH, {"users": list(last_used), "times": list(last_used.values())})
 
+    async def forward_notes(self) -> None:
+        """Nothing: there is no tier below."""
+
     async def write_note(self, note: Note) -> None:
         await self._database.run(f"{_NOTE} FROM (SELECT NULL::bigint AS generation) g", note_values(note))
 

@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from uuid import UUID
 
 from ..errors import StorageUnavailable
@@ -208,6 +209,18 @@ class Tiers:
 
     async def touch(self, last_used: Mapping[str, float]) -> None:
         await self._authority.touch(last_used)
+
+    async def forward_notes(self) -> None:
+        """Bring what the files noted while they stood in into the authority's audit."""
+        if self._files is None:
+            return
+        notes = await self._files.take_notes()
+        for at, note in notes:
+            moment = datetime.fromtimestamp(at, tz=UTC).isoformat(timespec="seconds")
+            detail = f"{note.detail}, at {moment}" if note.detail else f"at {moment}"
+            await self._authority.write_note(replace(note, detail=detail))
+        if notes:
+            await self._files.forget_taken()
 
     async def write_note(self, note: Note) -> None:
         await self._authority.write_note(note)
