@@ -73,3 +73,12 @@ def test_the_help_has_examples_and_the_exit_codes(capsys: pytest.CaptureFixture[
     shown = capsys.readouterr().out
     assert "litellm claude callback" in shown
     assert "exit codes:" in shown
+
+
+def test_all_means_everybody_and_nobody_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(["refresh", "--all", "--min-validity", "60"], {"USER_ID": "alice"}).all
+    assert not parse(["refresh"], {}).all
+    with pytest.raises(SystemExit) as end:
+        parse(["refresh", "--all", "--user", "alice"], {})
+    assert end.value.code == 2
+    assert "--all means everybody" in capsys.readouterr().err

@@ -123,6 +123,45 @@ def test_refresh_leaves_a_fresh_token_alone_unless_forced(claude: Run, log_in: L
     assert (outcome["result"], outcome["generation_before"], outcome["generation"]) == ("refreshed", 2, 3)
 
 
+def test_refresh_of_all_counts_names_who_failed_and_has_an_exit_code(
+    claude: Run, log_in: LogIn, sandbox: SandboxProvider
+) -> None:
+    assert "Nobody is logged in" in claude("refresh", "--all").stdout
+    for user in ("alice", "bob"):
+        log_in(user)
+    fine = claude("refresh", "--all")
+    assert (fine.returncode, fine.stderr) == (0, "")
+    assert fine.stdout == "✅ 2 users: 0 refreshed, 2 still valid, 0 failed.\n"
+    sandbox.revoke()
+    dead = claude("refresh", "--all", "--min-validity", "86400")
+    assert dead.returncode == 1
+    assert dead.stdout.startswith(
+        "❌ 2 users: 0 refreshed, 0 still valid, 2 failed.\n   • alice: The provider "
+    )
+    as_json = json.loads(claude("refresh", "--all", "--json").stdout)
+    assert as_json["counts"] == {"refreshed": 0, "fresh": 0, "failed": 2, "skipped": 0}
+    assert [(one["user_id"], one["code"]) for one in as_json["failures"]] == [
+        ("alice", "reauth_required"),
+        ("bob", "reauth_required"),
+    ]
+
+
+def test_refresh_of_all_shows_how_far_it_is_on_a_terminal(
+    command_environment: dict[str, str], log_in: LogIn, sandbox: SandboxProvider
+) -> None:
+    log_in("alice")
+    sandbox.fault("token", "status", status=503)
+    parent, child = pty.openpty()
+    command = [sys.executable, "-m", "litellm_oauth.cli", "refresh", "--all", "--force"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=child, env=command_environment)
+    os.close(child)
+    assert "\r⏳ 1 of 1 users: 0 refreshed, 0 still valid, 1 failed\r\n" in _read_until(parent, "\n")
+    told = process.communicate(timeout=10)[0].decode()
+    assert "⏳" not in told
+    assert process.returncode == 3
+    os.close(parent)
+
+
 def test_logout_revokes_and_can_be_repeated(claude: Run, log_in: LogIn) -> None:
     log_in()
     first = claude("logout")

@@ -18,6 +18,8 @@ examples:
   litellm claude callback 'CODE#STATE'     complete the login (CODE or the whole redirect URL will do)
   litellm claude status                    how the login stands, and for how long
   litellm claude refresh --force           get a new access token now
+  litellm claude refresh --all --min-validity 3600
+                                           refresh everybody who has less than an hour left
   litellm claude logout                    revoke and forget the tokens
   litellm claude login --user alice        the same for somebody else (or: export USER_ID=alice)
   litellm claude status --json | jq .expires_in
@@ -37,6 +39,7 @@ class Arguments:
     code: str | None
     state: str | None
     force: bool
+    all: bool
     min_validity: float | None
 
 
@@ -50,7 +53,11 @@ class _Parser(argparse.ArgumentParser):
 def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Arguments:
     """Raises SystemExit(2) for wrong use and SystemExit(0) for ``--help``."""
     environ = os.environ if environ is None else environ
-    parsed = _parser().parse_args(_shield_code(list(argv)))
+    parser = _parser()
+    parsed = parser.parse_args(_shield_code(list(argv)))
+    everybody = getattr(parsed, "all", False)
+    if everybody and parsed.user is not None:
+        parser.error("--all means everybody; leave --user out")
     return Arguments(
         command=parsed.command,
         user=parsed.user if parsed.user is not None else environ.get("USER_ID") or DEFAULT_USER,
@@ -58,6 +65,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Argu
         code=getattr(parsed, "code", None),
         state=getattr(parsed, "state", None),
         force=getattr(parsed, "force", False),
+        all=everybody,
         min_validity=getattr(parsed, "min_validity", None),
     )
 
@@ -88,6 +96,9 @@ def _parser() -> _Parser:
     command("status", "show how the login stands")
     refresh = command("refresh", "get a new access token where the present one ends soon")
     refresh.add_argument("--force", action="store_true", help="refresh however long it is valid")
+    refresh.add_argument(
+        "--all", action="store_true", help="everybody who is logged in; shows counts, and who failed"
+    )
     refresh.add_argument(
         "--min-validity", type=_seconds, metavar="SECONDS", help="refresh where fewer seconds are left"
     )

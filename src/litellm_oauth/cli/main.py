@@ -32,11 +32,11 @@ from ..settings import load_settings
 from ..tokens import Status
 from . import text
 from .arguments import DEFAULT_USER, Arguments, parse
+from .everybody import refresh_all
+from .exit_codes import FINE, NOT_LOGGED_IN, PROVIDER_REFUSED, STORAGE_UNAVAILABLE, WRONG_USE
 
 # Seconds to wait for a database that is starting; a person waits for the answer.
 _PATIENCE = 2.0
-
-FINE, NOT_LOGGED_IN, WRONG_USE, PROVIDER_REFUSED, STORAGE_UNAVAILABLE = range(5)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,6 +121,8 @@ async def _status(service: TokenService, arguments: Arguments) -> int:
 
 
 async def _refresh(service: TokenService, arguments: Arguments) -> int:
+    if arguments.all:
+        return await refresh_all(service, arguments, _actor())
     outcome = await service.refresh(
         arguments.user, min_validity=arguments.min_validity, force=arguments.force, actor=_actor()
     )

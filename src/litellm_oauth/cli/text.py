@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..gateway import views
-from ..results import LogoutOutcome, RefreshOutcome, StartedLogin
+from ..results import (
+    LogoutOutcome,
+    RefreshedAll,
+    RefreshOutcome,
+    ResultCounts,
+    StartedLogin,
+    UserResult,
+)
 from ..tokens import Status, UserStatus
 
 RULE = "=" * 60
@@ -75,6 +84,27 @@ def refreshed(outcome: RefreshOutcome) -> str:
     return f"✅ The token of {outcome.user_id} was refreshed and is valid for {left}."
 
 
+def progress(counts: ResultCounts, total: int) -> str:
+    """How far a refresh of all users is. Never shorter than it was before."""
+    return f"⏳ {counts.done:,} of {total:,} users: {_counted(counts)}"
+
+
+def refreshed_all(done: RefreshedAll, failures: Sequence[UserResult]) -> str:
+    """How a refresh of all users went; ``failures`` are the first of those who failed."""
+    counts = done.counts
+    if not counts.done and done.message is None:
+        return "✅ Nobody is logged in; nothing to do."
+    well = done.message is None and not counts.failed
+    lines = [f"{'✅' if well else '❌'} {counts.done:,} users: {_counted(counts)}."]
+    lines += [f"   • {one.user_id}: {one.message}" for one in failures]
+    if counts.failed > len(failures):
+        lines.append(f"   • and {counts.failed - len(failures):,} more")
+    if done.message is not None:
+        lines += ["", f"⚠️  Stopped before everybody was refreshed: {done.message}"]
+        lines.append("💡 Run it again later; who was refreshed is left alone.")
+    return "\n".join(lines)
+
+
 def logged_out(outcome: LogoutOutcome) -> str:
     if not outcome.was_logged_in:
         return f"👋 {outcome.user_id} was not logged in."
@@ -92,6 +122,11 @@ def duration(seconds: float) -> str:
         if seconds >= length * (2 if name == "days" else 1):
             return f"{seconds / length:.1f} {name}"
     return f"{max(0, int(seconds))} seconds"
+
+
+def _counted(counts: ResultCounts) -> str:
+    told = f"{counts.refreshed:,} refreshed, {counts.fresh:,} still valid, {counts.failed:,} failed"
+    return f"{told}, {counts.skipped:,} not tried" if counts.skipped else told
 
 
 def _details(status: UserStatus) -> list[str]:
