@@ -146,7 +146,8 @@ async def test_a_provider_that_is_left_in_peace_leaves_the_rest_untried(gateways
     done, results = await refresh_all(await gateways.open())
     assert done.status == "stopped"
     assert done.message is not None
-    assert "left in peace by everybody" in done.message
+    # By five failures in a row or by the rest that they brought: whichever was seen first.
+    assert "left in peace" in done.message
     assert gateways.refreshes() <= bulk.CONCURRENCY
     assert len(results) == 41
     assert done.counts.skipped >= 40 - 2 * bulk.CONCURRENCY
