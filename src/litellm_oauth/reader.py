@@ -91,9 +91,7 @@ class TokenReader:
         if self._refresh_buffer is not None and refreshable:
             due_at -= self._refresh_buffer
         now = self._clock.now()
-        known = self.memory.entries.get(row.user_id)
-        news = known is None or known.token != token or row.status is not RowStatus.ACTIVE
-        if news and row.source == self._store.source:
+        if row.source == self._store.source:
             self.cache.put(row)
         entry = self.memory.put(row.user_id, token, due_at=due_at, now=now, stale=overtaken)
         entry.quiet_until = max(entry.quiet_until, now + cooling_for(row, now))

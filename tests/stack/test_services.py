@@ -117,7 +117,7 @@ def test_redis_lets_the_gateway_reach_its_own_keys_only(stack: Stack) -> None:
     assert run("set litellm_oauth:probe 1 ex 5") == "OK"
     assert run("get litellm_oauth:probe") == "1"
     assert run("eval 'return redis.call(\"GET\", KEYS[1])' 1 litellm_oauth:probe") == "1"
-    assert "No permissions" in run("eval 'return redis.call(\"GET\", \"other:probe\")' 0")
+    assert "No permissions" in run('eval \'return redis.call("GET", "other:probe")\' 0')
     assert "NOPERM" in run("get other:probe")
     assert "NOPERM" in run("del litellm_oauth:probe")
     assert "NOPERM" in run("keys '*'")
