@@ -25,6 +25,11 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("litellm_oauth_encryption_key", "obviously-not-a-key", "litellm_oauth_encryption_key is malformed"),
     ("litellm_oauth_master_key", "hunter2-hunter2-hunter2", "litellm_oauth_master_key is malformed"),
     ("litellm_oauth_token_url", "provider.example.com", "litellm_oauth_token_url: give a whole URL"),
+    (
+        "litellm_oauth_redis_url",
+        "redis://litellm:hunter2-hunter2-hunter2@redis:6379",
+        "litellm_oauth_redis_url is malformed",
+    ),
     ("litellm_oauth_token_body", "xml", "litellm_oauth_token_body"),
     (
         "litellm_oauth_models",
