@@ -33,7 +33,7 @@ from .results import Actor
 from .service import TokenService
 from .settings import Settings
 from .status import LoginAge
-from .stores import LoginStore, TokenStore
+from .stores import LoginStore, TokenCache, TokenStore
 from .stores.database import LIMITS, Database, Limits
 from .stores.documents import Documents
 from .stores.environment import EnvironmentTokens
@@ -84,7 +84,7 @@ async def open_service(
         resources.callback(journal.close)
         authority_clock = AuthorityClock(clock)
         memory = TokenMemory(recheck=RECHECK if settings.use_database else RECHECK_FILE)
-        cache = NoCache() if settings.redis is None else RedisCache(settings.redis, authority_clock.now)
+        cache = _cache(settings, authority_clock)
         resources.push_async_callback(cache.close)
         changes = Changes(memory, cache)
         actor = Actor("gateway", socket.gethostname())
@@ -266,6 +266,13 @@ class _Tiers:
 
     def _seal(self, user: str, field: str, value: str) -> str:
         return self._cipher.encrypt(value, user=user, field=field)
+
+
+def _cache(settings: Settings, clock: AuthorityClock) -> TokenCache:
+    # A file of this host is as near as Redis, and tells at once what a person did to it.
+    if settings.redis is None or not settings.use_database:
+        return NoCache()
+    return RedisCache(settings.redis, clock.now)
 
 
 async def check_key(tokens: TokenStore, cipher: Cipher, where: str) -> None:

@@ -27,7 +27,7 @@ from litellm_oauth.settings import RedisSettings
 from litellm_oauth.stores import CachedToken, ProviderState, RowStatus, TokenRow
 from litellm_oauth.stores import redis as module
 from litellm_oauth.stores.memory import TokenMemory
-from litellm_oauth.stores.redis import LIFETIME, RedisCache, key_of
+from litellm_oauth.stores.redis import LIFETIME, NoCache, RedisCache, key_of
 from litellm_oauth.tokens import AccessToken
 from support.postgres import TOKENS
 from support.redis import PASSWORD, RedisServer
@@ -549,6 +549,11 @@ async def test_a_gateway_connects_before_anybody_asks(shared: Gateways) -> None:
     loop = asyncio.create_task(service.run_background())
     await eventually(lambda: cache._client)
     loop.cancel()
+
+
+async def test_where_files_decide_there_is_no_redis_between(shared: Gateways) -> None:
+    service = await shared.open(use_database=False, single_host=True)
+    assert isinstance(service._reader.cache, NoCache)
 
 
 async def test_what_came_from_redis_is_read_again_at_once(
