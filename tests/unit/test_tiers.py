@@ -191,6 +191,77 @@ async def test_a_database_put_back_to_an_older_state_learns_of_what_is_newer(gat
     await agreed(gateways, 4)
 
 
+def put_back(gateways: Gateways, backup: dict[str, Any]) -> None:
+    """Alice's row is what it was, and is due."""
+    gateways.database.query(
+        f"UPDATE {TOKENS} SET generation = %(generation)s, access_token_encrypted = %(access)s, "
+        "refresh_token_encrypted = %(refresh)s, status = %(status)s, expires_at = now(), "
+        "next_attempt_at = NULL WHERE user_id = 'alice'",
+        {
+            "generation": backup["generation"],
+            "access": backup["access_token_encrypted"],
+            "refresh": backup["refresh_token_encrypted"],
+            "status": backup["status"],
+        },
+    )
+
+
+async def test_a_pass_over_a_database_put_back_to_an_older_state_takes_over_what_is_newer(
+    gateways: Gateways,
+) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    backup = gateways.row()
+    for _ in range(3):
+        await service.refresh("alice", force=True, actor=ACTOR)
+    put_back(gateways, backup)
+    fresh = await gateways.open()
+    counts = await fresh.refresh_due(actor=ACTOR)
+    assert (counts.attempted, gateways.row()["generation"], gateways.refreshes()) == (0, 4, 3)
+    assert gateways.accepts((await fresh.access_token("alice")).value)
+    await gateways.change("expires_at = now(), next_attempt_at = NULL")
+    assert (await fresh.refresh_due(actor=ACTOR)).refreshed == 1
+    await agreed(gateways, 5)
+
+
+@pytest.mark.parametrize("act", ["login", "logout"])
+async def test_a_persons_act_on_a_database_put_back_to_an_older_state_is_not_undone(
+    gateways: Gateways, act: str
+) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    backup = gateways.row()
+    for _ in range(3):
+        await service.refresh("alice", force=True, actor=ACTOR)
+    put_back(gateways, backup)
+    fresh = await gateways.open()
+    if act == "login":
+        await gateways.log_in(fresh)
+    else:
+        await fresh.logout("alice", actor=ACTOR)
+    newest = gateways.row()
+    assert newest["generation"] == 5
+    await (await gateways.open()).status("alice")
+    assert gateways.row() == newest
+
+
+async def test_a_name_given_in_a_database_put_back_to_an_older_state_is_not_taken_again(
+    gateways: Gateways,
+) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    await service.logout("alice", actor=ACTOR)
+    backup = gateways.row()
+    await gateways.log_in(service)
+    await service.rename("alice", "bob", actor=ACTOR)
+    await gateways.log_in(service)
+    await service.logout("alice", actor=ACTOR)
+    put_back(gateways, backup)
+    renamed = await service.rename("bob", "alice", actor=ACTOR)
+    assert renamed.generation == 7
+    assert gateways.accepts((await (await gateways.open()).access_token("alice")).value)
+
+
 @pytest.mark.parametrize("single_host", [False, True])
 async def test_a_database_that_was_blanked_learns_from_the_only_host(
     gateways: Gateways, single_host: bool

@@ -106,12 +106,18 @@ class Tiers:
     async def due(
         self, buffer: float, after: TokenRow | None, limit: int, host: str, *, doubtful: bool
     ) -> Sequence[TokenRow]:
-        try:
-            return await self._authority.due(buffer, after, limit, host, doubtful=doubtful)
-        except StorageUnavailable:
-            if self._files is None or not self._single_host:
-                raise
-            return await self._files.due(buffer, after, limit, host, doubtful=doubtful)
+        while True:
+            try:
+                rows = await self._authority.due(buffer, after, limit, host, doubtful=doubtful)
+            except StorageUnavailable:
+                if self._files is None or not self._single_host:
+                    raise
+                return await self._files.due(buffer, after, limit, host, doubtful=doubtful)
+            behind = await asyncio.gather(*(self._is_behind(row) for row in rows))
+            current = [row for row, is_behind in zip(rows, behind, strict=True) if not is_behind]
+            if current or not rows:
+                return current
+            after = rows[-1]
 
     async def claim(
         self,
@@ -185,12 +191,14 @@ class Tiers:
     async def log_in(
         self, login: PendingLogin, claimed_by: UUID, sealed: Sealed, note: Note
     ) -> TokenRow | None:
+        await self._agree(login.user_id)
         row = await self._authority.log_in(login, claimed_by, sealed, note)
         if row is not None:
             await self.mirror(row)
         return row
 
     async def rename(self, row: TokenRow, to: TokenRow, note: Note) -> TokenRow | None:
+        await self._agree(to.user_id)
         renamed = await self._authority.rename(row, to, note)
         if renamed is not None:
             await self.mirror(renamed)
@@ -250,6 +258,19 @@ class Tiers:
             return None
         # What was written with a key that is gone must not win over what can be read.
         return kept if kept is not None and self._readable(kept) else None
+
+    async def _agree(self, user: str) -> None:
+        """Have a person's act go on counting from the highest generation that is known on this host."""
+        if self._files is not None:
+            await self.load(user)
+
+    async def _is_behind(self, row: TokenRow) -> bool:
+        """Whether the files are ahead of a row of the authority, which is then told what they hold."""
+        kept = await self._kept(row.user_id)
+        if kept is None or kept.generation <= row.generation:
+            return False
+        await self._take_over(kept, row)
+        return True
 
     async def _take_over(self, kept: TokenRow, found: TokenRow | None) -> TokenRow | None:
         """The authority's row after it was told of a file that is ahead of it."""
