@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from litellm_oauth import jobs
-from litellm_oauth.errors import NoSuchJob
+from litellm_oauth.errors import NoSuchJob, StorageUnavailable
 from litellm_oauth.results import Job, ResultCounts, UserResult, Wanted
 from litellm_oauth.service import TokenService
 from litellm_oauth.stores.jobs import INTERRUPTED, JOBS, KEPT, REMEMBERED, RESULTS
@@ -87,7 +87,8 @@ async def test_a_second_one_joins_the_first_while_it_runs(gateways: Gateways) ->
 
 
 async def test_a_process_that_closes_says_that_its_job_is_interrupted(gateways: Gateways) -> None:
-    gateways.log_in_many(USERS, expires_in=SOON)
+    users = [f"user-{n:02}" for n in range(30)]
+    gateways.log_in_many(users, expires_in=SOON)
     first, second = await gateways.open(), await gateways.open(host="two")
     gateways.sandbox.fault("token", "slow", seconds=0.3, times=None)
     job_id = (await first.start_refresh_all(actor=ACTOR)).job.job_id
@@ -101,9 +102,9 @@ async def test_a_process_that_closes_says_that_its_job_is_interrupted(gateways: 
     kept = gateways.database.query(
         'SELECT FROM claude_oauth."LiteLLM_ClaudeOAuthTokens" WHERE generation = 2'
     )
-    assert 8 <= len(kept) < len(USERS)
+    assert 8 <= len(kept) < len(users)
     again = await ended(second, (await second.start_refresh_all(actor=ACTOR)).job.job_id)
-    assert (again.counts.fresh, again.counts.refreshed) == (len(kept), len(USERS) - len(kept))
+    assert (again.counts.fresh, again.counts.refreshed) == (len(kept), len(users) - len(kept))
 
 
 async def test_a_job_that_fell_silent_reads_as_interrupted_and_makes_room(gateways: Gateways) -> None:
@@ -163,20 +164,33 @@ async def test_results_are_written_in_batches(gateways: Gateways, monkeypatch: p
     assert gateways.database.one(f"SELECT count(*) AS n FROM {RESULTS}")["n"] == many
 
 
-async def test_a_job_whose_database_goes_away_says_so_when_it_is_back(gateways: Gateways) -> None:
+async def test_a_job_whose_database_goes_away_says_so_when_it_is_back(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gateways.limits = QUICK
     gateways.log_in_many(USERS, expires_in=SOON)
     service = await gateways.open()
     gateways.sandbox.fault("token", "slow", seconds=0.2, times=None)
     job_id = (await service.start_refresh_all(actor=ACTOR)).job.job_id
     await eventually(lambda: gateways.refreshes() >= 8)
+    store = service._jobs._store
+    save, failures = store.save, []
+
+    async def counted(job_id: UUID, results: Any, counts: ResultCounts) -> bool:
+        try:
+            return await save(job_id, results, counts)
+        except StorageUnavailable as error:
+            failures.append(error)
+            raise
+
+    monkeypatch.setattr(store, "save", counted)
     gateways.database.cut_off()
-    await asyncio.sleep(0.6)
+    await eventually(lambda: failures)
     gateways.database.let_in()
-    job = await ended(service, job_id)
-    assert job.status == "stopped"
-    assert job.message is not None
-    assert "database" in job.message
+    found = f"SELECT status, message FROM {JOBS} WHERE job_id = %(job)s AND status <> 'running'"
+    (job,) = await eventually(lambda: gateways.database.query(found, {"job": job_id}), seconds=10)
+    assert job["status"] == "stopped"
+    assert "database" in job["message"]
 
 
 async def test_old_jobs_are_forgotten_by_the_background_loop(gateways: Gateways) -> None:
