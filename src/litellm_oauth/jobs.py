@@ -25,6 +25,8 @@ BATCH = 200
 BEAT = 5.0
 # So often, a second apart, the end of a job is tried to be written.
 TRIES = 20
+# Seconds that a process which ends waits for that; without it the job is found to be silent.
+CLOSING_GRACE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,8 @@ class Jobs:
         """End what runs, and say so; refreshes that have begun come to their own end."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=CLOSING_GRACE)
 
     async def _run(self, job_id: UUID, wanted: Wanted) -> None:
         ledger = _Ledger(self._store, job_id)

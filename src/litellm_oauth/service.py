@@ -267,6 +267,7 @@ class TokenService:
 
     async def close(self) -> None:
         """Let running refreshes end (a few seconds), then give back the connections."""
+        # The jobs first, so that they begin no more.
         await self._jobs.close()
         acts = [asyncio.wait(self._tasks, timeout=CLOSING_GRACE)] if self._tasks else []
         await asyncio.gather(*acts, self._refresher.close(CLOSING_GRACE))
