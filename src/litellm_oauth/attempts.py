@@ -186,8 +186,7 @@ class Attempts:
         for _ in range(10):
             row = await self._store.load(user)
             if row is None:
-                for entry in await self._entries(user):
-                    await self._forget(entry)
+                # The store may have been blanked: what came for this user stays where it is.
                 return True
             if await self.settle(row) is not None:
                 return not await self._entries(user)

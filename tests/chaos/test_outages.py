@@ -142,4 +142,6 @@ async def _agree(gateways: Gateways, host: str, users: Sequence[str], settings: 
         assert kept["generation"] == row["generation"]
         assert kept["refreshToken"] == row["refresh_token_encrypted"]
         assert row["attempt_id"] is None
+    # What a process left when it ended is the next pass of the background loop's.
+    await service._refresher.replay()
     assert list((gateways.journal(host) / "attempts").iterdir()) == []

@@ -263,16 +263,20 @@ async def test_an_outcome_that_neither_disk_nor_database_takes_is_kept_while_the
     await eventually(lambda: records(gateways) == [])
 
 
-async def test_of_a_row_put_back_to_an_older_state_the_answer_stays_in_the_journal(
-    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("blanked", [False, True], ids=["put back", "blanked"])
+async def test_of_a_store_put_back_to_an_older_state_the_answer_stays_in_the_journal(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch, blanked: bool
 ) -> None:
     service = await gateways.open()
     await gateways.log_in(service)
     await service.refresh("alice", force=True, actor=ACTOR)
     await crash(service, monkeypatch, PostgresTokens, "save")
     gateways.tokens().parent.joinpath("users").rename(gateways.tokens().parent / "gone")
-    set_row(gateways, f"generation = 1, attempt_id = '{uuid.uuid4()}', attempt_host = 'elsewhere'")
+    if blanked:
+        gateways.database.query(f"DELETE FROM {TOKENS}")
+    else:
+        set_row(gateways, f"generation = 1, attempt_id = '{uuid.uuid4()}', attempt_host = 'elsewhere'")
     other = await gateways.open()
     await asyncio.wait([asyncio.create_task(other.run_background())], timeout=0.5)
-    assert gateways.row()["generation"] == 1
+    assert blanked or gateways.row()["generation"] == 1
     assert len(records(gateways)) == 1

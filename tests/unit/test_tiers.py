@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
-from litellm_oauth.errors import CoolingDown, NotLoggedIn, StorageUnavailable
+from litellm_oauth.errors import CoolingDown, NotLoggedIn, ProviderUnavailable, StorageUnavailable
 from litellm_oauth.provider import Provider
 from litellm_oauth.service import TokenService
+from litellm_oauth.stores.postgres import PostgresTokens
 from litellm_oauth.stores.tiers import Tiers
+from litellm_oauth.tokens import Status
 from support.postgres import AUDIT, TOKENS
 from support.service import ACTOR, KEY, QUICK, Gateways, MovableClock, eventually
 from unit.test_attempts import crash, records
@@ -171,6 +173,68 @@ async def test_a_token_in_doubt_is_not_spent_from_the_files(
     await eventually_reachable(second)
     await second.status("alice")
     await agreed(gateways, 2)
+
+
+async def test_what_fails_while_the_files_stand_in_is_known_to_the_database_afterwards(
+    gateways: Gateways,
+) -> None:
+    clock = MovableClock()
+    service = await gateways.open(single_host=True, clock=clock)
+    await gateways.log_in(service)
+    gateways.sandbox.fault("token", "status", status=404, times=None)
+    async with outage(gateways):
+        clock.ahead = 28_900
+        with pytest.raises(ProviderUnavailable, match="404"):
+            await service.access_token("alice")
+        with pytest.raises(CoolingDown, match="wrong_host"):
+            await service.access_token("alice")
+    assert gateways.refreshes() == 1
+    clock.ahead = 0
+    await eventually_reachable(service)
+    await service.status("alice")
+    assert gateways.row()["last_error"].startswith("wrong_host")
+    await agreed(gateways, 1)
+
+
+async def test_a_database_that_takes_no_claim_is_stood_in_for_by_what_the_files_say(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await gateways.open(single_host=True)
+    await gateways.log_in(service)
+
+    async def read_only(*_: Any, **__: Any) -> Any:
+        raise StorageUnavailable("read only")
+
+    gateways.sandbox.fault("token", "status", status=404, times=None)
+    with monkeypatch.context() as patch:
+        for name in ("claim", "restore", "save", "fail"):
+            patch.setattr(PostgresTokens, name, read_only)
+        for sentence in ("404", "404", "404", "by everybody"):
+            with pytest.raises((ProviderUnavailable, CoolingDown), match=sentence):
+                await service.refresh("alice", force=True, actor=ACTOR)
+        assert gateways.refreshes() == 3
+    assert gateways.row()["last_error"] is None
+    fresh = await gateways.open(single_host=True)
+    assert (await fresh.status("alice")).status is Status.COOLING_DOWN
+    assert gateways.row()["last_error"].startswith("wrong_host")
+    assert gateways.accepts((await fresh.access_token("alice")).value)
+
+
+async def test_an_attempt_that_began_in_the_files_ends_there(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await gateways.open(single_host=True)
+    await gateways.log_in(service)
+    async with outage(gateways):
+        await crash(service, monkeypatch, Provider, "refresh")
+        assert kept(gateways)["attemptId"] is not None
+    other = await gateways.open(single_host=True)
+    with pytest.raises(CoolingDown, match="answer_lost"):
+        await other.refresh("alice", force=True, actor=ACTOR)
+    assert gateways.refreshes() == 0
+    assert records(gateways) == []
+    await agreed(gateways, 1)
+    assert gateways.row()["last_error"].startswith("answer_lost")
 
 
 async def test_a_database_put_back_to_an_older_state_learns_of_what_is_newer(gateways: Gateways) -> None:

@@ -54,7 +54,7 @@ class Documents:
         self._users = token_file.parent / "users"
         self._floors = state / "generations"
         self._seal = seal
-        self._authority = authority
+        self.authority = authority
         # A document's name says nothing of its user, and its content never changes its user.
         self._names: dict[str, str] = {}
 
@@ -97,11 +97,11 @@ class Documents:
         generation = document.get("generation")
         if not isinstance(generation, int) or isinstance(generation, bool) or generation < 1:
             # From elsewhere: the newest there is where a person put it over ours, else the first.
-            document["generation"] = floor.generation + 1 if self._authority else 1
-            if floor.generation and not self._authority:
+            document["generation"] = floor.generation + 1 if self.authority else 1
+            if floor.generation and not self.authority:
                 return None
         elif generation < floor.generation:
-            if not self._authority:
+            if not self.authority:
                 return None
             document["generation"] = floor.generation + 1
         self._seal_plain(user, document)
@@ -140,7 +140,7 @@ class Documents:
     def _missing(self, floor: Floor) -> Document | None:
         if floor.logged_out:
             return {"status": RowStatus.LOGGED_OUT.value, "generation": floor.generation}
-        if floor.generation and self._authority:
+        if floor.generation and self.authority:
             # Somebody removed it, which is how the documents tell people to clear their tokens.
             return {"status": RowStatus.LOGGED_OUT.value, "generation": floor.generation + 1}
         return None

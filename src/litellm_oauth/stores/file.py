@@ -227,7 +227,8 @@ class FileTokens:
             if found is None or found.generation != row.generation or found.attempt_id is not None:
                 return None
             until = self._clock() + failure.wait
-            return {**document, "lastError": failure.last_error, "nextAttemptAt": until}
+            cooled = {"lastError": failure.last_error, "nextAttemptAt": until}
+            return {**document, **cooled}
 
         return await self._change(row.user_id, step, note) is not None
 

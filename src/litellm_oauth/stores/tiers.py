@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
@@ -24,6 +26,8 @@ from .file import FileTokens
 from .rows import Attempt, Claim, Failure, Note, PendingLogin, RowStatus, Sealed, TokenRow, Tombstone
 
 _log = logging.getLogger(__name__)
+# Seconds that the files stand in after the authority did not take a claim.
+STANDS_IN = 10.0
 
 
 class Tiers:
@@ -41,6 +45,7 @@ class Tiers:
         readable: Callable[[TokenRow], bool],
         *,
         single_host: bool,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._authority = authority
         self._files = files
@@ -49,6 +54,8 @@ class Tiers:
         self._readable = readable
         self._single_host = single_host
         self._files_failed = False
+        self._monotonic = monotonic
+        self._stands_in_until = float("-inf")
 
     @property
     def source(self) -> str:
@@ -90,7 +97,29 @@ class Tiers:
             return None if imported is None else await self._restored(imported, "environment", missing=True)
         if self._files is not None and (kept is None or kept.generation < found.generation):
             await self.mirror(found)
-        return found
+        if kept is None or kept.generation != found.generation:
+            return found
+        return kept if self._held_below(kept) else await self._cooled(found, kept)
+
+    async def _cooled(self, found: TokenRow, kept: TokenRow) -> TokenRow:
+        """The authority's row, which learns of a wait that began while the files stood in."""
+        until = kept.next_attempt_at or 0.0
+        if kept.last_error is None or found.read_at is None:
+            return found
+        if until <= max(found.read_at, found.next_attempt_at or 0.0):
+            return found
+        note = Note(self._actor, "restore", found.user_id, "cooling_down", kept.last_error.partition(":")[0])
+        with suppress(StorageUnavailable):
+            await self._authority.cool(found, Failure(kept.last_error, until - found.read_at), note)
+        return replace(found, last_error=kept.last_error, next_attempt_at=until)
+
+    def _held_below(self, kept: TokenRow) -> bool:
+        """Whether the files have the word on a row that both tiers hold.
+
+        An attempt that began in the files ends there. And where the authority can be read but did not take a
+        claim, what is judged has to be what is claimed.
+        """
+        return kept.attempt_id is not None or self._monotonic() < self._stands_in_until
 
     async def page(self, after: str | None, limit: int) -> Sequence[TokenRow]:
         try:
@@ -137,6 +166,9 @@ class Tiers:
             except StorageUnavailable:
                 if self._files is None or not self._single_host:
                     raise
+                # From the next look at the row on.
+                self._stands_in_until = self._monotonic() + STANDS_IN
+                return None
         kept = await self._kept(row.user_id)
         if self._files is None or kept is None or kept.generation != row.generation or not self._single_host:
             raise StorageUnavailable(
