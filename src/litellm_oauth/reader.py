@@ -81,7 +81,9 @@ class TokenReader:
             raise messages.not_logged_in(user)
         self._clock.observe(row.read_at)
         token = self._vault.open_access(row)
-        self.remember(row, token, overtaken=reading.overtaken)
+        # What a lower tier stood in with is looked at again as soon as the authority can be.
+        stood_in = row.source != self._store.source
+        self.remember(row, token, overtaken=reading.overtaken or stood_in)
         return row, token
 
     def remember(self, row: TokenRow, token: AccessToken, *, overtaken: bool) -> Entry:

@@ -52,6 +52,11 @@ class Family:
     tokens: tuple[Issued, ...]
 
     @property
+    def first(self) -> str:
+        """The refresh token that the login itself brought; it names the family."""
+        return self.tokens[0].token
+
+    @property
     def last(self) -> str:
         """Its newest refresh token."""
         return self.tokens[-1].token

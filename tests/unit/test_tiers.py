@@ -84,6 +84,25 @@ async def test_a_start_without_the_database_serves_what_the_files_hold(gateways:
     assert (await second.status("alice")).source == "database"
 
 
+async def test_what_a_file_stood_in_with_for_a_moment_is_not_served_on(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One look at the database fails, while its notifications come in: none will come for that look."""
+    first, second = await gateways.open(host="one"), await gateways.open(host="two")
+    await gateways.log_in(first)
+    await second.access_token("alice")
+    await first.refresh("alice", force=True, actor=ACTOR)
+    await eventually(lambda: second._memory.entries["alice"].stale)
+
+    async def away(*_: Any) -> None:
+        raise StorageUnavailable("a moment")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PostgresTokens, "load", away)
+        assert (await second.access_token("alice")).generation == 1
+    assert (await second.access_token("alice")).generation == 2
+
+
 async def test_on_the_only_host_an_expired_token_is_refreshed_without_the_database(
     gateways: Gateways,
 ) -> None:
@@ -307,6 +326,49 @@ async def test_a_persons_act_on_a_database_put_back_to_an_older_state_is_not_und
     assert newest["generation"] == 5
     await (await gateways.open()).status("alice")
     assert gateways.row() == newest
+
+
+async def test_a_login_after_the_database_was_blanked_is_not_undone_by_a_file(gateways: Gateways) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    for _ in range(3):
+        await service.refresh("alice", force=True, actor=ACTOR)
+    gateways.database.query(f"DELETE FROM {TOKENS}")
+    await gateways.log_in(service)
+    newest = gateways.row()
+    assert newest["generation"] == 5
+    assert gateways.accepts((await (await gateways.open()).access_token("alice")).value)
+    assert gateways.row() == newest
+
+
+async def test_a_refresh_token_that_may_be_spent_is_left_alone_by_the_files_too(gateways: Gateways) -> None:
+    service = await gateways.open(single_host=True)
+    await gateways.log_in(service)
+    gateways.sandbox.fault("token", "lost_answer")
+    with pytest.raises(ProviderUnavailable):
+        await service.refresh("alice", force=True, actor=ACTOR)
+    async with outage(gateways):
+        late = await gateways.open(without_database=True, single_host=True)
+        with pytest.raises(CoolingDown, match="answer_lost"):
+            await late.refresh("alice", force=True, actor=ACTOR)
+        assert (await late.access_token("alice")).generation == 1
+    assert gateways.refreshes() == 1
+
+
+async def test_that_a_refresh_token_may_be_spent_outlives_a_database_put_back_to_an_older_state(
+    gateways: Gateways,
+) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    gateways.database.query(f"CREATE TABLE backup AS SELECT * FROM {TOKENS}")
+    gateways.sandbox.fault("token", "lost_answer")
+    with pytest.raises(ProviderUnavailable):
+        await service.refresh("alice", force=True, actor=ACTOR)
+    gateways.database.query(f"DELETE FROM {TOKENS}; INSERT INTO {TOKENS} SELECT * FROM backup")
+    gateways.database.query("DROP TABLE backup")
+    with pytest.raises(CoolingDown, match="answer_lost"):
+        await (await gateways.open()).refresh("alice", force=True, actor=ACTOR)
+    assert gateways.refreshes() == 1
 
 
 async def test_a_name_given_in_a_database_put_back_to_an_older_state_is_not_taken_again(

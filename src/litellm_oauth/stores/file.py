@@ -198,8 +198,7 @@ class FileTokens:
         def step(found: TokenRow | None, document: Document) -> Document | None:
             if found is None or not _is_own(found, claim):
                 return None
-            cooled = {"lastError": failure.last_error, "nextAttemptAt": self._clock() + failure.wait}
-            return {**_ended(document), **cooled}
+            return {**_ended(document), **self._cooled(failure)}
 
         failed = await self._change(claim.row.user_id, step, note) is not None
         if failed and failure.counts:
@@ -226,9 +225,7 @@ class FileTokens:
         def step(found: TokenRow | None, document: Document) -> Document | None:
             if found is None or found.generation != row.generation or found.attempt_id is not None:
                 return None
-            until = self._clock() + failure.wait
-            cooled = {"lastError": failure.last_error, "nextAttemptAt": until}
-            return {**document, **cooled}
+            return {**document, **self._cooled(failure)}
 
         return await self._change(row.user_id, step, note) is not None
 
@@ -441,6 +438,10 @@ class FileTokens:
             "lastError": None,
             "nextAttemptAt": None if sealed.rest is None else self._clock() + sealed.rest,
         }
+
+    def _cooled(self, failure: Failure) -> Document:
+        now = self._clock()
+        return {"lastError": failure.last_error, "nextAttemptAt": now + failure.wait, "updatedAt": now}
 
     async def _save(
         self, claim: Claim, sealed: Sealed, note: Note, allowed: Callable[[TokenRow], bool]

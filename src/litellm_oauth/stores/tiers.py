@@ -104,7 +104,7 @@ class Tiers:
     async def _cooled(self, found: TokenRow, kept: TokenRow) -> TokenRow:
         """The authority's row, which learns of a wait that began while the files stood in."""
         until = kept.next_attempt_at or 0.0
-        if kept.last_error is None or found.read_at is None:
+        if kept.last_error is None or found.read_at is None or kept.updated_at <= found.updated_at:
             return found
         if until <= max(found.read_at, found.next_attempt_at or 0.0):
             return found
@@ -206,16 +206,16 @@ class Tiers:
         return written
 
     async def fail(self, claim: Claim, failure: Failure, note: Note) -> bool:
-        return await self._holder(claim.row).fail(claim, failure, note)
+        return await self._told(claim.row, await self._holder(claim.row).fail(claim, failure, note))
 
     async def abandon(self, row: TokenRow, attempt: Attempt) -> None:
         await self._holder(row).abandon(row, attempt)
 
     async def condemn(self, claim: Claim, last_error: str, note: Note) -> bool:
-        return await self._holder(claim.row).condemn(claim, last_error, note)
+        return await self._told(claim.row, await self._holder(claim.row).condemn(claim, last_error, note))
 
     async def cool(self, row: TokenRow, failure: Failure, note: Note) -> bool:
-        return await self._holder(row).cool(row, failure, note)
+        return await self._told(row, await self._holder(row).cool(row, failure, note))
 
     async def rest(self, failure: Failure) -> None:
         await self._authority.rest(failure)
@@ -293,8 +293,21 @@ class Tiers:
 
     async def _agree(self, user: str) -> None:
         """Have a person's act go on counting from the highest generation that is known on this host."""
-        if self._files is not None:
-            await self.load(user)
+        if self._files is None or await self.load(user) is not None:
+            return
+        kept = await self._kept(user)
+        if kept is not None:
+            # The authority was blanked, and another host may know better: only the count goes on.
+            await self._restored(_logged_out(kept), "file", missing=True)
+
+    async def _told(self, row: TokenRow, changed: bool) -> bool:
+        """Have the files know what the authority was told of this row: they may have to stand in."""
+        if changed and self._files is not None and row.source == self._authority.source:
+            with suppress(StorageUnavailable):
+                current = await self._authority.load(row.user_id)
+                if current is not None:
+                    await self.mirror(current)
+        return changed
 
     async def _is_behind(self, row: TokenRow) -> bool:
         """Whether the files are ahead of a row of the authority, which is then told what they hold."""
@@ -339,4 +352,21 @@ def _after(before: TokenRow, sealed: Sealed) -> TokenRow:
         status=RowStatus.ACTIVE,
         last_error=None,
         next_attempt_at=None,
+    )
+
+
+def _logged_out(row: TokenRow) -> TokenRow:
+    """What a logout would have left of the row, but for its generation."""
+    return replace(
+        row,
+        access_token=None,
+        refresh_token=None,
+        expires_at=None,
+        refresh_expires_at=None,
+        scopes=(),
+        account=None,
+        status=RowStatus.LOGGED_OUT,
+        last_error=None,
+        next_attempt_at=None,
+        logged_in_at=None,
     )
