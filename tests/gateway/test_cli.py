@@ -135,12 +135,13 @@ def test_refresh_of_all_counts_names_who_failed_and_has_an_exit_code(
     sandbox.revoke()
     dead = claude("refresh", "--all", "--min-validity", "86400")
     assert dead.returncode == 1
-    assert dead.stdout.startswith(
-        "❌ 2 users: 0 refreshed, 0 still valid, 2 failed.\n   • alice: The provider "
-    )
+    # In the order in which they failed.
+    assert dead.stdout.startswith("❌ 2 users: 0 refreshed, 0 still valid, 2 failed.\n   • ")
+    for user in ("alice", "bob"):
+        assert f"   • {user}: The provider " in dead.stdout
     as_json = json.loads(claude("refresh", "--all", "--json").stdout)
     assert as_json["counts"] == {"refreshed": 0, "fresh": 0, "failed": 2, "skipped": 0}
-    assert [(one["user_id"], one["code"]) for one in as_json["failures"]] == [
+    assert sorted((one["user_id"], one["code"]) for one in as_json["failures"]) == [
         ("alice", "reauth_required"),
         ("bob", "reauth_required"),
     ]
