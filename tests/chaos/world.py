@@ -416,7 +416,9 @@ class World:
         (family,) = [
             one for one in self.families().values() if token in {issued.token for issued in one.tokens}
         ]
-        if not {issued.token: issued for issued in family.tokens}[token].spent:
+        spent = {issued.token for issued in family.tokens if issued.spent}
+        if token not in spent or family.revoked_because is not None:
+            # A login that is over cannot be lost.
             return
         alive = {process.host for process in self.processes}
         holdings = self.holdings()
