@@ -48,6 +48,7 @@ from .stores.migrations import migrate, migrations_folder, read_migrations
 from .stores.postgres import PostgresTokens
 from .stores.redis import NoCache, RedisCache
 from .stores.tiers import Tiers
+from .tasks import end
 from .vault import Vault
 
 _log = logging.getLogger(__name__)
@@ -202,7 +203,7 @@ class _Tiers:
             later = asyncio.create_task(
                 self._open_database_later(database, tokens, resources), name="litellm_oauth database"
             )
-            resources.push_async_callback(_end, later)
+            resources.push_async_callback(end, later)
         return self._composed(tokens, self._files), PostgresLogins(database)
 
     def _composed(self, authority: TokenStore, files: FileTokens | None) -> Tiers:
@@ -245,7 +246,7 @@ class _Tiers:
         listening = asyncio.create_task(
             listen(database.parameters, self._changes), name="litellm_oauth listener"
         )
-        resources.push_async_callback(_end, listening)
+        resources.push_async_callback(end, listening)
 
     async def _open_database_later(
         self, database: Database, tokens: PostgresTokens, resources: AsyncExitStack
@@ -321,9 +322,3 @@ async def _migrate(database: Database, patience: float) -> None:
 def _no_cookies() -> CookieJar:
     """A jar that keeps nothing: what the provider sets for one user must not go out with another's token."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=[]))
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task

@@ -30,6 +30,7 @@ from .provider import Provider
 from .results import Actor
 from .stores import Attempt, Claim, Failure, Note, Sealed, TokenRow, TokenStore
 from .stores.memory import TokenMemory
+from .tasks import end
 from .vault import ACCESS, REFRESH, Vault
 
 _log = logging.getLogger(__name__)
@@ -92,13 +93,15 @@ class Attempts:
         # Side by side: the sooner one of them is durable, the better, and neither needs the other.
         journaled = asyncio.ensure_future(self._journaled(claim, record, Received(sealed, note)))
         try:
-            row = await self._store.save(claim, sealed, note)
+            try:
+                row = await self._store.save(claim, sealed, note)
+            finally:
+                # Also where this is cancelled: whoever has the host's lock next must find the answer.
+                await journaled
         except StorageUnavailable:
-            await journaled
             await record.close(remove=False)
             self._replay_soon()
             raise
-        await journaled
         self._unwritten.pop(claim.attempt.attempt_id, None)
         if row is None:
             await self._discard(claim.row.user_id, sealed, claim.row.refresh_token)
@@ -177,9 +180,7 @@ class Attempts:
         if self._tasks:
             await asyncio.wait(self._tasks)
         if self._replaying is not None:
-            self._replaying.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._replaying
+            await end(self._replaying)
 
     async def _replay(self, user: str) -> bool:
         """Whether nothing is left of this user's."""

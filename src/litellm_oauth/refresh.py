@@ -38,6 +38,7 @@ from .reader import TokenReader
 from .results import Actor
 from .status import LoginAge, warning_of
 from .stores import Attempt, Claim, Failure, Note, RowStatus, TokenRow, TokenStore
+from .tasks import end
 from .tokens import AccessToken
 from .vault import REFRESH, Vault
 
@@ -193,9 +194,7 @@ class Refresher:
         """Let what was started come to its end, for ``grace`` seconds at most."""
         if self._tasks:
             _, pending = await asyncio.wait([*self._tasks], timeout=grace)
-            for task in pending:
-                task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+            await end(*pending)
         await self._attempts.close()
 
     def _task(self, work: Coroutine[Any, Any, Refreshed]) -> asyncio.Task[Refreshed]:

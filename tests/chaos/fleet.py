@@ -104,6 +104,7 @@ class Fleet:
         for worker in workers:
             self.signal(worker, signal.SIGTERM)
         for worker in workers:
+            await self._ended(worker)
             gone = await self._bury(worker)
             assert gone["status"] == 0, f"{worker.name} did not end well:\n{self.errors}"
 
@@ -134,6 +135,15 @@ class Fleet:
     @property
     def errors(self) -> str:
         return self._errors.read_text(errors="replace")
+
+    async def _ended(self, worker: Worker) -> None:
+        try:
+            await self.heard(worker, "ended")
+        except AssertionError:
+            # It writes down where it stands.
+            self.signal(worker, signal.SIGUSR1)
+            await asyncio.sleep(1)
+            raise AssertionError(f"{worker.name} does not end:\n{self.errors}") from None
 
     async def _bury(self, worker: Worker) -> Event:
         self._order(worker, "bury")

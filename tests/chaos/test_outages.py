@@ -78,6 +78,7 @@ async def test_an_outage_fails_no_request_that_a_token_can_serve_and_spends_none
         newest = {user: _newest(fleet, user) for user in (*USERS, "carol")}
         for host, users, settings in (("one", USERS, {}), ("two", USERS, {}), ("three", ["carol"], ALONE)):
             await _agree(gateways, host, users, settings)
+        assert [user for user in newest if gateways.row(user)["attempt_id"] is not None] == []
         verdict = Verdict(gateways, fleet)
 
     counts = [next(worker.all("counted")) for worker in (*shared, *alone)]
@@ -141,7 +142,7 @@ async def _agree(gateways: Gateways, host: str, users: Sequence[str], settings: 
         (kept,) = [file for file in files if file["userId"] == user]
         assert kept["generation"] == row["generation"]
         assert kept["refreshToken"] == row["refresh_token_encrypted"]
-        assert row["attempt_id"] is None
-    # What a process left when it ended is the next pass of the background loop's.
+    # What a process left when it ended is the next pass of the background loop's; so is a claim whose
+    # confirmation was lost.
     await service._refresher.replay()
     assert list((gateways.journal(host) / "attempts").iterdir()) == []

@@ -59,7 +59,8 @@ class Worker:
     async def run(self) -> None:
         settings = settings_of(self._order)
         self._watch(Cipher(settings.encryption_key))
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._stopped.set)
+        for number, act in ((signal.SIGTERM, self._stopped.set), (signal.SIGUSR1, _tell_where)):
+            asyncio.get_running_loop().add_signal_handler(number, act)
         # Whatever becomes of who started it, it ends.
         async with asyncio.timeout(self._order["seconds"]):
             service = await open_service(
@@ -170,6 +171,18 @@ class Worker:
         line = {"worker": self._order["name"], "event": event, "at": time.time(), **details}
         # Less than PIPE_BUF: it is never mixed with another one's.
         os.write(1, json.dumps(line).encode() + b"\n")
+
+
+def _tell_where() -> None:
+    """Say on standard error what each task of this process waits for, innermost last."""
+    for task in asyncio.all_tasks():
+        lines = [task.get_name()]
+        awaited: Any = task.get_coro()
+        while awaited is not None:
+            frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "ag_frame", None)
+            lines.append(f"  {frame}" if frame is not None else f"  {awaited!r}")
+            awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "ag_await", None)
+        sys.stderr.write("\n".join([*lines, ""]))
 
 
 def settings_of(order: Order) -> Settings:

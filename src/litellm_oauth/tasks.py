@@ -1,0 +1,25 @@
+"""Ends tasks for sure."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+# Seconds after which a task that went on all the same is told again.
+AGAIN = 0.5
+
+
+async def end(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel the tasks, and wait until they are over; what they raise is nobody's concern any more.
+
+    Once is not enough: before Python 3.12 ``asyncio.wait_for`` swallows a cancellation that arrives together
+    with a result (cpython issue 86296), and the pool of connections waits with it.
+    """
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=AGAIN)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()
