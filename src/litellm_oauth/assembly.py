@@ -169,6 +169,8 @@ class _Tiers:
             settings.token_file, journal.folder, self._seal, authority=not settings.use_database
         )
         self._documents = documents
+        self._opening: asyncio.Task[None] | None = None
+        self._listening: asyncio.Task[None] | None = None
         self._files = FileTokens(
             documents,
             journal.folder,
@@ -191,19 +193,19 @@ class _Tiers:
             return self._composed(self._files, None), FileLogins(self._files, self._clock.now)
         database = Database(self._settings.database, limits=limits)
         resources.push_async_callback(database.close)
+        resources.push_async_callback(self._close)
         tokens = PostgresTokens(database, self._settings.provider.token_url)
         self.jobs = PostgresJobs(database)
         try:
-            await self._open_database(database, tokens, resources, patience)
+            await self._open_database(database, tokens, patience)
         except StorageUnavailable as error:
             if not without_database:
                 raise
             await check_key(self._files, self._cipher, _IN_FILES)
             _log.warning("starting without the token database: %s", error.message)
-            later = asyncio.create_task(
-                self._open_database_later(database, tokens, resources), name="litellm_oauth database"
+            self._opening = asyncio.create_task(
+                self._open_database_later(database, tokens), name="litellm_oauth database"
             )
-            resources.push_async_callback(end, later)
         return self._composed(tokens, self._files), PostgresLogins(database)
 
     def _composed(self, authority: TokenStore, files: FileTokens | None) -> Tiers:
@@ -233,9 +235,7 @@ class _Tiers:
                 "the folder %s of the token files cannot be used (%s)", folder, error.strerror or error
             )
 
-    async def _open_database(
-        self, database: Database, tokens: PostgresTokens, resources: AsyncExitStack, patience: float
-    ) -> None:
+    async def _open_database(self, database: Database, tokens: PostgresTokens, patience: float) -> None:
         await _migrate(database, patience)
         await database.open()
         await check_key(tokens, self._cipher, _IN_DATABASE)
@@ -243,17 +243,21 @@ class _Tiers:
         with suppress(StorageUnavailable):
             # So that a start without the database knows the key as well.
             await self._files.note_key(self._cipher.key_id, self._cipher.check_value())
-        listening = asyncio.create_task(
+        self._listening = asyncio.create_task(
             listen(database.parameters, self._changes), name="litellm_oauth listener"
         )
-        resources.push_async_callback(end, listening)
 
-    async def _open_database_later(
-        self, database: Database, tokens: PostgresTokens, resources: AsyncExitStack
-    ) -> None:
+    async def _close(self) -> None:
+        """End what runs; the opening first, since it may begin to listen."""
+        if self._opening is not None:
+            await end(self._opening)
+        if self._listening is not None:
+            await end(self._listening)
+
+    async def _open_database_later(self, database: Database, tokens: PostgresTokens) -> None:
         while True:
             try:
-                await self._open_database(database, tokens, resources, patience=0.0)
+                await self._open_database(database, tokens, patience=0.0)
             except StorageUnavailable:
                 await asyncio.sleep(1.0)
             except LitellmOAuthError as error:

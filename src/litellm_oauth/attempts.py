@@ -2,12 +2,12 @@
 
 The rules that keep a login alive through a crash:
 
-* A record lies on the disk before the provider is asked, and the answer before the store is.
+* A record lies on the disk before the provider is asked; the answer goes to the disk and the store at once.
 * What cannot be written to the store stays in the journal, and any process of this host writes it later.
 * An attempt of this host without a record never asked: its token may be spent. One with a record but without
   an answer may have: its token is tried once more when the access token has been used up.
-* An answer is replayed only where the stored generation is the one that was spent. Where a login or a logout
-  came first, the answer is revoked: the person's act wins.
+* An answer is replayed only where the store still holds the very token that was spent. Where a login or a
+  logout came first, the answer is revoked: the person's act wins.
 * The journal of another host is that host's; see ``judgement`` for how long it is waited for.
 """
 
@@ -25,12 +25,12 @@ from .backoff import ANSWER_LOST, describe
 from .clock import AuthorityClock
 from .errors import StorageUnavailable, Unreadable
 from .hostlock import Hold, of_refresh
-from .journal import Condemned, Entry, Failed, Journal, Outcome, Received, Record
+from .journal import Condemned, Entry, Failed, Journal, Outcome, Received, Record, name_of
 from .provider import Provider
 from .results import Actor
-from .stores import Attempt, Claim, Failure, Note, Sealed, TokenRow, TokenStore
+from .stores import Attempt, Claim, Failure, Note, RowStatus, Sealed, TokenRow, TokenStore
 from .stores.memory import TokenMemory
-from .tasks import end
+from .tasks import end, finished
 from .vault import ACCESS, REFRESH, Vault
 
 _log = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ _log = logging.getLogger(__name__)
 PAUSE = 0.5
 # So many unfinished rows of this host are looked at in one go.
 PAGE = 500
+# Seconds that ``close`` waits for the disk.
+CLOSING_GRACE = 1.0
 
 
 class Attempts:
@@ -85,30 +87,45 @@ class Attempts:
         with suppress(StorageUnavailable):
             await self._store.abandon(row, attempt)
 
+    async def withdraw(self, claim: Claim, record: Record) -> None:
+        """End an attempt whose record was begun and whose provider was not asked."""
+        await record.close(remove=True)
+        await self.abandon(claim.row, claim.attempt)
+
     async def save(self, claim: Claim, record: Record, sealed: Sealed, note: Note) -> TokenRow | None:
         """Store what the provider gave. None where a login or logout came first; then it is revoked.
 
         Raises StorageUnavailable where the store does not take it now: it is in the journal, and will.
         """
         # Side by side: the sooner one of them is durable, the better, and neither needs the other.
-        journaled = asyncio.ensure_future(self._journaled(claim, record, Received(sealed, note)))
+        journaled = asyncio.create_task(self._journaled(claim, record, Received(sealed, note)))
         try:
             try:
                 row = await self._store.save(claim, sealed, note)
             finally:
                 # Also where this is cancelled: whoever has the host's lock next must find the answer.
-                await journaled
+                await finished(journaled)
         except StorageUnavailable:
             await record.close(remove=False)
             self._replay_soon()
             raise
         self._unwritten.pop(claim.attempt.attempt_id, None)
         if row is None:
-            await self._discard(claim.row.user_id, sealed, claim.row.refresh_token)
-            await record.close(remove=True)
+            await self._outdone(claim, record, sealed)
             return None
         self._later(self._settled(row, record))
         return row
+
+    async def _outdone(self, claim: Claim, record: Record, sealed: Sealed) -> None:
+        """Revoke what was received where a login or a logout came first."""
+        try:
+            current = await self._store.load(claim.row.user_id)
+        except StorageUnavailable:
+            await record.close(remove=False)
+            self._replay_soon()
+            raise
+        await self._discard(current, sealed, claim.row.logged_in_at)
+        await record.close(remove=True)
 
     async def _settled(self, row: TokenRow, record: Record) -> None:
         """What nobody waits for: the record goes when all tiers of this host have what it holds."""
@@ -134,10 +151,17 @@ class Attempts:
     async def settle(self, row: TokenRow) -> TokenRow | None:
         """End what processes of this host that are gone have left of this user's token.
 
-        The caller holds this host's lock, so whoever began it is gone. Returns the row to judge by; None
-        where something changed and the row has to be read again. Raises StorageUnavailable.
+        The caller holds this host's lock, so whoever began it is gone; the row may have been read before.
+        Returns the row to judge by; None where something changed and the row has to be read again. Raises
+        StorageUnavailable.
         """
         entries = await self._entries(row.user_id)
+        if entries:
+            # Who left them may have done so after the row was read.
+            current = await self._store.load(row.user_id)
+            if current is None:
+                return None
+            row = current
         judged = row
         for entry in entries:
             if await self._settle(row, entry):
@@ -148,10 +172,18 @@ class Attempts:
                 judged = replace(judged, attempt_host=entry.attempt.host, in_doubt=True)
         if row.attempt_id is not None and row.attempt_host == self.host:
             known = any(entry.attempt.attempt_id == row.attempt_id for entry in entries)
-            if not known and not await self._journal.began(row.attempt_id):
-                await self._store.abandon(row, Attempt(row.attempt_id, UUID(int=0), self.host))
+            if not known:
+                await self._settle_unrecorded(row, Attempt(row.attempt_id, UUID(int=0), self.host))
                 return None
         return judged
+
+    async def _settle_unrecorded(self, row: TokenRow, attempt: Attempt) -> None:
+        """End an attempt of this host of which no record can be read."""
+        if not await self._journal.began(row.user_id, attempt.attempt_id):
+            await self._store.abandon(row, attempt)
+            return
+        await self._write(Claim(row, attempt), self._lost(row))
+        await self._journal.set_aside(row.user_id, attempt.attempt_id)
 
     async def replay(self) -> int:
         """Settle everything that processes of this host that are gone have left. Returns what still is left.
@@ -167,8 +199,20 @@ class Attempts:
                 # Its process lives, and does it itself.
                 continue
             with hold:
-                left += not await self._replay(user)
+                left += not await self._replayed(user)
         return left
+
+    async def _replayed(self, user: str) -> bool:
+        """Whether nothing is left of this user's. What one user's row has wrong holds up nobody else."""
+        try:
+            return await self._replay(user)
+        except StorageUnavailable as error:
+            if self._store.down:
+                raise
+            _log.warning("what the journal holds of %s cannot be settled now: %s", user, error.message)
+        except Exception:
+            _log.exception("what the journal holds of %s cannot be settled", user)
+        return False
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name="litellm_oauth settled")
@@ -178,7 +222,7 @@ class Attempts:
     async def close(self) -> None:
         """Stop to write what is left; the journal keeps it."""
         if self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(self._tasks, timeout=CLOSING_GRACE)
         if self._replaying is not None:
             await end(self._replaying)
 
@@ -211,7 +255,7 @@ class Attempts:
 
     async def _settle_received(self, claim: Claim, entry: Entry, received: Received) -> bool:
         row, sealed = claim.row, received.sealed
-        if row.generation == entry.generation:
+        if row.generation == entry.generation and name_of(row.refresh_token) == entry.spent:
             saved = await self._store.replay(claim, sealed, received.note)
             if saved is None:
                 return True
@@ -219,14 +263,14 @@ class Attempts:
             if saved.source == self._store.source and await self._store.mirror(saved):
                 await self._forget(entry)
             return True
-        if row.generation < entry.generation:
-            # The store was put back to an older state; the answer stays until it is known which one counts.
+        if row.source != self._store.source or row.generation < entry.generation:
+            # What counts is not known: the store is away, or was put back to an older state.
             return False
-        if row.generation == entry.generation + 1 and row.access_token != sealed.access_token:
-            await self._discard(row.user_id, sealed, row.refresh_token)
-        elif not await self._store.mirror(row):
-            return False
-        if row.source == self._store.source:
+        if row.generation <= entry.generation + 1 and row.access_token != sealed.access_token:
+            await self._discard(row, sealed, entry.logged_in_at)
+        mirrored = await self._store.mirror(row)
+        # A later answer came after it, in a record of its own: then no tier needs this one any more.
+        if mirrored or row.generation > entry.generation + 1:
             await self._forget(entry)
         return False
 
@@ -253,7 +297,13 @@ class Attempts:
             # The store may still take it; until then this process is the only place.
             _log.error("the journal did not take an outcome (%s)", error.strerror)
             self._unwritten[claim.attempt.attempt_id] = Entry(
-                record.path, claim.row.user_id, claim.row.generation, claim.attempt, outcome
+                record.path,
+                claim.row.user_id,
+                claim.row.generation,
+                claim.attempt,
+                outcome,
+                name_of(claim.row.refresh_token),
+                claim.row.logged_in_at,
             )
 
     async def _entries(self, user: str | None = None) -> Sequence[Entry]:
@@ -267,21 +317,25 @@ class Attempts:
         self._unwritten.pop(entry.attempt.attempt_id, None)
         await self._journal.remove(entry)
 
-    async def _discard(self, user: str, sealed: Sealed, other: str | None) -> None:
-        """Revoke an answer that nobody will use. ``other``: a refresh token that must not be revoked."""
+    async def _discard(self, row: TokenRow | None, sealed: Sealed, logged_in_at: float | None) -> None:
+        """Revoke an answer that nobody will use, unless it is of the very login that ``row`` holds now.
+
+        To revoke a refresh token ends the tokens of its whole grant (RFC 7009 §2.1).
+        """
+        if row is None or (row.status is RowStatus.ACTIVE and row.logged_in_at == logged_in_at):
+            return
+        user = row.user_id
         try:
             access = self._vault.open_optional(sealed.access_token, user, ACCESS) or ""
             refresh = self._vault.open_optional(sealed.refresh_token, user, REFRESH)
-            spared = self._vault.open_optional(other, user, REFRESH)
         except Unreadable:
             return
         entry = self._memory.entries.get(user)
         if entry is not None and entry.token.value == access:
             self._memory.drop(user)
-        if refresh is not None and refresh != spared:
+        if refresh is not None:
             await self._provider.revoke(refresh, "refresh_token")
         else:
-            # The refresh token did not rotate and may be the one that the winner stored.
             await self._provider.revoke(access, "access_token")
 
     def _replay_soon(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random as random_module
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from .bulk import Bulk
 from .errors import StorageUnavailable
@@ -50,38 +50,49 @@ class Background:
         self._auto_refresh = auto_refresh
         self._random = random
         self._touched_until = 0.0
+        self._pause = INTERVAL
 
     async def run(self) -> None:
         while True:
-            try:
-                pause = await self._pass()
-            except StorageUnavailable as error:
-                pause = error.retry_after
-            except Exception:
-                # Whatever it is, tokens of others become due meanwhile: the loop must not end.
-                _log.exception("the background pass failed")
-                pause = INTERVAL
+            pause = await self._pass()
             await asyncio.sleep(pause)
 
     async def _pass(self) -> float:
-        """One pass; returns the seconds until the next. What is due comes first: it cannot wait."""
+        """One pass; returns the seconds until the next. What is due comes early: it cannot wait."""
         # Replicas that started together drift apart.
-        pause = INTERVAL * (0.8 + 0.4 * self._random())
-        await self._refresher.replay()
-        await self._tokens.forward_notes()
-        if self._auto_refresh:
-            pause = await self._refresh(pause)
-        await self._touch()
-        await self._logins.purge(REMEMBER)
-        await self._jobs.purge()
-        return pause
+        self._pause = INTERVAL * (0.8 + 0.4 * self._random())
+        for step in (
+            self._refresher.replay,
+            self._refresh,
+            self._tokens.forward_notes,
+            self._touch,
+            self._purge,
+        ):
+            await self._alone(step)
+        return self._pause
 
-    async def _refresh(self, pause: float) -> float:
+    async def _alone(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Run one step. Whatever goes wrong in it, tokens of others become due: the rest is done."""
+        try:
+            await step()
+        except StorageUnavailable as error:
+            self._pause = min(self._pause, error.retry_after)
+        except Exception:
+            _log.exception("a step of the background pass failed")
+
+    async def _refresh(self) -> None:
+        if not self._auto_refresh:
+            return
         counts = await self._bulk.due(self._buffer, self._actor)
         if counts.attempted:
             _log.info("%d due: %d of them refreshed", counts.attempted, counts.refreshed)
         due_in = None if counts.stopped_early else await self._tokens.next_due_in(self._buffer)
-        return pause if due_in is None else min(pause, max(SHORTEST_INTERVAL, due_in))
+        if due_in is not None:
+            self._pause = min(self._pause, max(SHORTEST_INTERVAL, due_in))
+
+    async def _purge(self) -> None:
+        await self._logins.purge(REMEMBER)
+        await self._jobs.purge()
 
     async def _touch(self) -> None:
         since = self._touched_until

@@ -35,8 +35,8 @@ class Disk:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *arguments)
 
     def close(self) -> None:
-        """Wait for what runs; the threads end."""
-        self._threads.shutdown()
+        """The threads end with what they do now. Nobody waits: a disk may hang for ever."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def make_private(folder: Path) -> None:

@@ -1,8 +1,8 @@
 """The record of every attempt to spend a refresh token, and of what came of it until the store has it.
 
 A provider that rotates has taken the old refresh token back before we see the new one. So before it is
-asked a record lies on the disk, with room for the answer, and the answer is on the disk before anything else
-is done with it. Whatever dies in between, what was answered is found again; see ``attempts``.
+asked a record lies on the disk, with room for the answer, and the answer goes there in the moment in which
+it goes to the store. Whichever has it first, what was answered is found again; see ``attempts``.
 
 A record is one file of two lines, ``<sha256> <json>`` each: the attempt, then its outcome. Tokens in it are
 sealed as in every other tier. The folder also holds the name of this host and the locks between its
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import socket
 from collections.abc import Sequence
@@ -22,15 +23,17 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from .disk import FILE_MODE, Disk, make_private, read_private, sync_folder, write_all
+from .disk import FILE_MODE, Disk, UnfitFile, make_private, read_private, sync_folder, write_all
 from .errors import SettingsError, StorageUnavailable
 from .hostlock import HostLocks
 from .results import Actor
 from .stores import Attempt, Claim, Failure, Note, Sealed
 
+_log = logging.getLogger(__name__)
 # Room for two tokens of the longest kind (see ``grant``), sealed, and what belongs to them.
 RECORD_BYTES = 65_536
 _SUFFIX = ".attempt"
+_SET_ASIDE = ".unreadable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +65,19 @@ Outcome = Received | Failed | Condemned
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A record that was read back. ``outcome`` None: it shows no answer."""
+    """A record that was read back. ``outcome`` None: it shows no answer.
+
+    ``spent`` names the sealed refresh token that the attempt was about (see ``name_of``), ``logged_in_at``
+    the login that it came from: a generation may come twice where a store was put back to an older state.
+    """
 
     path: Path
     user_id: str
     generation: int
     attempt: Attempt
     outcome: Outcome | None
+    spent: str
+    logged_in_at: float | None
 
 
 class Record:
@@ -88,10 +97,13 @@ class Record:
         await self._disk.run(self._close, remove)
 
     def _close(self, remove: bool) -> None:
-        os.close(self._descriptor)
-        if remove:
-            with suppress(OSError):
+        with suppress(OSError):
+            if remove:
                 self.path.unlink()
+            else:
+                # The room for an answer is not needed any more.
+                os.ftruncate(self._descriptor, os.lseek(self._descriptor, 0, os.SEEK_CUR))
+        os.close(self._descriptor)
 
 
 class Journal:
@@ -102,6 +114,7 @@ class Journal:
         self._folder = folder
         self._records = folder / "attempts"
         self._disk = disk
+        self._complained: set[Path] = set()
         try:
             make_private(folder)
             make_private(self._records)
@@ -134,9 +147,15 @@ class Journal:
         except OSError as error:
             raise _unwritable(self._records, error) from None
 
-    async def began(self, attempt_id: UUID) -> bool:
+    async def began(self, user: str, attempt_id: UUID) -> bool:
         """Whether there is a record of this attempt, be it readable or not."""
-        return await self._disk.run(self._path(attempt_id).exists)
+        return await self._disk.run(self._path(user, attempt_id).exists)
+
+    async def set_aside(self, user: str, attempt_id: UUID) -> None:
+        """Have a record that cannot be read lie there for a person, and count no more."""
+        path = self._path(user, attempt_id)
+        with suppress(OSError):
+            await self._disk.run(path.rename, path.with_suffix(_SET_ASIDE))
 
     async def remove(self, entry: Entry) -> None:
         """Remove a record that is settled."""
@@ -146,11 +165,11 @@ class Journal:
     def close(self) -> None:
         self.locks.close()
 
-    def _path(self, attempt_id: UUID) -> Path:
-        return self._records / f"{attempt_id}{_SUFFIX}"
+    def _path(self, user: str, attempt_id: UUID) -> Path:
+        return self._records / f"{_prefix(user)}{attempt_id}{_SUFFIX}"
 
     def _begin(self, claim: Claim) -> Record:
-        path = self._path(claim.attempt.attempt_id)
+        path = self._path(claim.row.user_id, claim.attempt.attempt_id)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
         try:
             # A disk that fills up while the provider answers still takes the answer.
@@ -165,13 +184,23 @@ class Journal:
         return Record(self._disk, path, descriptor)
 
     def _read_all(self, user: str | None) -> Sequence[Entry]:
+        prefix = "" if user is None else _prefix(user)
         with os.scandir(self._records) as found:
-            paths = [self._records / item.name for item in found if item.name.endswith(_SUFFIX)]
-        entries = [entry for path in paths if (entry := _read(path)) is not None]
-        return sorted(
-            (entry for entry in entries if user is None or entry.user_id == user),
-            key=lambda entry: (entry.user_id, entry.generation),
-        )
+            names = [item.name for item in found]
+        paths = [self._records / name for name in names if name.startswith(prefix) and name.endswith(_SUFFIX)]
+        entries = [entry for path in paths if (entry := self._read(path)) is not None]
+        return sorted(entries, key=lambda entry: (entry.user_id, entry.generation))
+
+    def _read(self, path: Path) -> Entry | None:
+        """The record; None where it cannot be read, which is nobody's concern but its user's."""
+        try:
+            return _read(path)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            if path not in self._complained:
+                reason = error if isinstance(error, UnfitFile) else type(error).__name__
+                _log.error("the record %s of the journal cannot be read (%s)", path, reason)
+                self._complained.add(path)
+            return None
 
 
 def _unwritable(folder: Path, error: OSError) -> StorageUnavailable:
@@ -201,6 +230,16 @@ def _host_name(path: Path) -> str:
     return content.decode("utf-8", "replace")
 
 
+def name_of(sealed: str | None) -> str:
+    """A name for a sealed value that tells nothing about it."""
+    return hashlib.sha256((sealed or "").encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _prefix(user: str) -> str:
+    """With what the names of a user's records begin, so that nobody else's have to be read."""
+    return f"{name_of(user)[:32]}."
+
+
 def _append(descriptor: int, line: bytes) -> None:
     write_all(descriptor, line)
     os.fdatasync(descriptor)
@@ -223,21 +262,20 @@ def _documents(content: bytes) -> list[dict[str, Any]]:
 
 
 def _read(path: Path) -> Entry | None:
-    """The record, or None for one that was never begun: its process died before it asked the provider."""
-    try:
-        documents = _documents(read_private(path) or b"")
-        if not documents:
-            return None
-        attempt = documents[0]
-        return Entry(
-            path=path,
-            user_id=attempt["user_id"],
-            generation=attempt["generation"],
-            attempt=Attempt(UUID(attempt["attempt_id"]), UUID(attempt["owner"]), attempt["host"]),
-            outcome=_outcome(documents[1]) if len(documents) > 1 else None,
-        )
-    except FileNotFoundError:
+    """The record, or None for one that its process did not come to write down. Raises what damage brings."""
+    documents = _documents(read_private(path) or b"")
+    if not documents:
         return None
+    attempt = documents[0]
+    return Entry(
+        path=path,
+        user_id=attempt["user_id"],
+        generation=attempt["generation"],
+        attempt=Attempt(UUID(attempt["attempt_id"]), UUID(attempt["owner"]), attempt["host"]),
+        outcome=_outcome(documents[1]) if len(documents) > 1 else None,
+        spent=attempt["spent"],
+        logged_in_at=attempt["logged_in_at"],
+    )
 
 
 def _attempt_document(claim: Claim) -> dict[str, Any]:
@@ -247,6 +285,8 @@ def _attempt_document(claim: Claim) -> dict[str, Any]:
         "attempt_id": str(claim.attempt.attempt_id),
         "owner": str(claim.attempt.owner),
         "host": claim.attempt.host,
+        "spent": name_of(claim.row.refresh_token),
+        "logged_in_at": claim.row.logged_in_at,
     }
 
 

@@ -159,7 +159,7 @@ class LoginFlow:
                 break
             except StorageUnavailable:
                 if pause is None:
-                    await self._revoke(grant)
+                    # It may have been stored although nobody said so: then to revoke it would end it.
                     raise
                 await asyncio.sleep(pause)
         if row is None:

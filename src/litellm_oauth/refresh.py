@@ -46,6 +46,8 @@ _log = logging.getLogger(__name__)
 LEASE = 30.0
 # When somebody whose token changes under his hands had better ask again.
 LOOK_AGAIN = 1.0
+# The same after what this host had left of an attempt was brought to its end (seconds).
+SETTLED = 0.02
 # So many due users are read at once. Each is claimed when its turn comes: nobody waits behind an idle lease.
 DUE_PAGE = 64
 # What a refresh takes beyond the provider's own time-out.
@@ -244,17 +246,9 @@ class Refresher:
                             result = await self._try(row, need)
                         if result is not None:
                             return result
-                        if own:
-                            row = None
-                            continue
-                    wait = self._store.look_again
+                    wait = SETTLED if own and hold is not None else self._store.look_again
                 if loop.time() >= deadline:
-                    raise ProviderUnavailable(
-                        f"Another process has been refreshing the token of {user} for too long. "
-                        "Try again soon.",
-                        reason="refresh_pending",
-                        retry_after=LOOK_AGAIN,
-                    )
+                    raise _pending(user)
                 row = None
                 await watch.wait(min(wait, self._store.look_again))
 
@@ -264,8 +258,9 @@ class Refresher:
         if settled is None:
             return None
         await self._judge(settled, need)
+        began = asyncio.get_running_loop().time()
         claim = await self._claim(settled, need)
-        return None if claim is None else await self._spend(claim, need.actor)
+        return None if claim is None else await self._spend(claim, need.actor, began)
 
     async def _judge(self, row: TokenRow, need: Need) -> None:
         try:
@@ -293,8 +288,12 @@ class Refresher:
             await self._attempts.abandon(row, attempt)
             raise
 
-    async def _spend(self, claim: Claim, actor: Actor) -> Refreshed:
-        """The one place where a refresh token is spent. The caller holds this host's lock for the user."""
+    async def _spend(self, claim: Claim, actor: Actor, began: float) -> Refreshed | None:
+        """The one place where a refresh token is spent. The caller holds this host's lock for the user.
+
+        ``began``: when the lease was asked for, by the event loop's clock. None where it was lost before
+        the provider could be asked; then nothing was spent.
+        """
         user = claim.row.user_id
         self._clock.observe(claim.row.read_at)
         if claim.doubted_host is not None:
@@ -309,6 +308,9 @@ class Refresher:
             await self._attempts.end(claim, None, self._failed(claim, actor, error))
             raise
         record = await self._attempts.begin(claim)
+        if not await self._still_leased(claim, began):
+            await self._attempts.withdraw(claim, record)
+            return None
         asked_at = self._clock.now()
         try:
             grant = await self._ask(claim, refresh_token)
@@ -324,6 +326,15 @@ class Refresher:
                 raise
             return await self._whoever_came_first(user)
         return await self._keep(claim, record, grant, asked_at, Note(actor, "refresh", user, "refreshed"))
+
+    async def _still_leased(self, claim: Claim, began: float) -> bool:
+        """Whether the lease is sure to be ours still: a disk that stalls can outlast it."""
+        if asyncio.get_running_loop().time() - began < LEASE / 3:
+            return True
+        try:
+            return await self._store.renew(claim, LEASE)
+        except StorageUnavailable:
+            return False
 
     async def _ask(self, claim: Claim, refresh_token: str) -> Grant:
         renewal = asyncio.create_task(self._renew(claim))

@@ -1,12 +1,27 @@
-"""Ends tasks for sure."""
+"""Ends tasks for sure, and has tasks come to their own end."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, TypeVar
 
 # Seconds after which a task that went on all the same is told again.
 AGAIN = 0.5
+
+T = TypeVar("T")
+
+
+async def finished(task: asyncio.Task[T]) -> T:
+    """What the task returns, which is waited for to its end also where the caller is cancelled meanwhile."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return task.result()
 
 
 async def end(*tasks: asyncio.Task[Any]) -> None:

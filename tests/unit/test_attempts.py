@@ -5,16 +5,20 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import shutil
 import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from litellm_oauth import refresh
 from litellm_oauth.errors import CoolingDown, ReauthRequired, StorageUnavailable
 from litellm_oauth.journal import Journal, Record
 from litellm_oauth.provider import Provider
 from litellm_oauth.service import TokenService
+from litellm_oauth.stores import Claim
 from litellm_oauth.stores.postgres import PostgresTokens
 from support.postgres import AUDIT, TOKENS
 from support.service import ACTOR, QUICK, Gateways, eventually
@@ -280,3 +284,139 @@ async def test_of_a_store_put_back_to_an_older_state_the_answer_stays_in_the_jou
     await asyncio.wait([asyncio.create_task(other.run_background())], timeout=0.5)
     assert blanked or gateways.row()["generation"] == 1
     assert len(records(gateways)) == 1
+
+
+async def test_a_record_that_a_crash_left_torn_counts_as_no_answer(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process may have died before it asked, or after: nothing can be read of it."""
+    service = await gateways.open()
+    await gateways.log_in(service)
+    await crash(service, monkeypatch, Provider, "refresh")
+    (record,) = records(gateways)
+    record.write_bytes(b"\0" * 1000)
+    other = await gateways.open()
+    with pytest.raises(CoolingDown, match="may be spent"):
+        await other.refresh("alice", force=True, actor=ACTOR)
+    assert gateways.row()["attempt_id"] is None
+    assert [path.suffix for path in records(gateways)] == [".unreadable"]
+    await gateways.change("expires_at = now() - interval '1 s', next_attempt_at = NULL")
+    assert (await other.access_token("alice")).generation == 2
+
+
+@pytest.mark.parametrize("damage", ["mode", "directory", "other fields"])
+async def test_a_record_that_cannot_be_read_concerns_its_user_alone(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    await gateways.log_in(service, "bob")
+    await crash(service, monkeypatch, PostgresTokens, "save")
+    (record,) = records(gateways)
+    if damage == "mode":
+        record.chmod(0o644)
+    elif damage == "directory":
+        record.unlink()
+        record.mkdir()
+    else:
+        text = b'{"of":"a later version"}'
+        record.write_bytes(hashlib.sha256(text).hexdigest().encode() + b" " + text + b"\n")
+    other = await gateways.open()
+    assert (await other.refresh("bob", force=True, actor=ACTOR)).generation == 2
+    loop = asyncio.create_task(other.run_background())
+    await eventually(lambda: gateways.row()["attempt_id"] is None)
+    loop.cancel()
+    assert gateways.row()["last_error"].startswith("answer_lost")
+
+
+async def test_what_was_judged_before_others_were_told_to_wait_is_not_claimed(gateways: Gateways) -> None:
+    """A pass reads its users by the page; meanwhile somebody else's attempt for one of them ends in doubt."""
+    service = await gateways.open()
+    await gateways.log_in(service)
+    row = await service._tokens.load("alice")
+    assert row is not None
+    set_row(gateways, "last_error = 'answer_lost: why', next_attempt_at = now() + interval '1 hour'")
+    with pytest.raises(CoolingDown, match="answer_lost"):
+        await service._refresher.spend_due(row, 86_400, ACTOR)
+    assert gateways.refreshes() == 0
+
+
+async def test_a_record_that_came_after_the_row_was_read_is_settled_and_not_forgotten(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    row = await service._tokens.load("alice")
+    assert row is not None
+    other = await gateways.open()
+    await crash(other, monkeypatch, Provider, "refresh")
+    with pytest.raises(CoolingDown, match="may be spent"):
+        await service._refresher.spend_due(row, 86_400, ACTOR)
+    assert gateways.refreshes() == 0
+
+
+async def test_an_answer_of_an_older_login_is_not_replayed_over_a_newer_one(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Generations come twice where a database was put back to an older state and its files are gone."""
+    service = await gateways.open()
+    await gateways.log_in(service)
+    # To be spent from the second generation on, it was refreshed once.
+    await service.refresh("alice", force=True, actor=ACTOR)
+    await crash(service, monkeypatch, PostgresTokens, "save")
+    set_row(gateways, "generation = 1, attempt_id = NULL, lease_until = NULL")
+    shutil.rmtree(gateways.tokens().parent / "users")
+    shutil.rmtree(gateways.journal() / "generations")
+    other = await gateways.open()
+    await gateways.log_in(other)
+    assert gateways.row()["generation"] == 2
+    stored = gateways.row()["refresh_token_encrypted"]
+    await other._refresher.replay()
+    assert gateways.row()["refresh_token_encrypted"] == stored
+    assert records(gateways) == []
+
+
+async def test_an_answer_that_lost_to_a_refresh_of_the_same_login_is_not_revoked(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To revoke a refresh token ends its whole grant, and with it what the other refresh has brought."""
+    service = await gateways.open()
+    await gateways.log_in(service)
+    save = PostgresTokens.save
+
+    async def outrun(store: PostgresTokens, *arguments: Any) -> Any:
+        set_row(gateways, "generation = generation + 1, attempt_id = NULL, lease_until = NULL")
+        return await save(store, *arguments)
+
+    monkeypatch.setattr(PostgresTokens, "save", outrun)
+    await service.refresh("alice", min_validity=86_400, actor=ACTOR)
+    assert not any(login["revoked_because"] for login in gateways.sandbox.logins())
+
+
+async def test_after_a_disk_that_stalled_the_lease_is_asked_for_again(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another host may have taken the token over by then."""
+    service = await gateways.open()
+    await gateways.log_in(service)
+    monkeypatch.setattr(refresh, "LEASE", 0.3)
+    begin = Journal.begin
+    owners: list[str] = []
+
+    async def stall(journal: Journal, claim: Claim) -> Record:
+        record = await begin(journal, claim)
+        if not owners:
+            await asyncio.sleep(0.5)
+            owners.append("another host")
+            set_row(gateways, f"attempt_id = '{uuid.uuid4()}', lease_until = now() + interval '1 second'")
+        return record
+
+    monkeypatch.setattr(Journal, "begin", stall)
+    set_row(gateways, "attempt_host = 'another'")
+    refreshed = asyncio.create_task(service.refresh("alice", force=True, actor=ACTOR))
+    await eventually(lambda: owners)
+    await asyncio.sleep(0.3)
+    assert gateways.refreshes() == 0
+    set_row(gateways, "attempt_id = NULL, lease_until = NULL")
+    assert (await refreshed).generation == 2
+    assert gateways.refreshes() == 1

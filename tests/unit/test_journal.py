@@ -59,8 +59,8 @@ async def test_before_the_provider_is_asked_there_is_a_record_with_room_for_the_
     (entry,) = await journal.entries()
     assert (entry.user_id, entry.generation, entry.attempt) == ("alice", ROW.generation, mine.attempt)
     assert entry.outcome is None
-    assert await journal.began(mine.attempt.attempt_id)
-    assert not await journal.began(uuid.uuid4())
+    assert await journal.began("alice", mine.attempt.attempt_id)
+    assert not await journal.began("alice", uuid.uuid4())
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES, ids=lambda outcome: type(outcome).__name__)
@@ -98,7 +98,7 @@ async def test_an_attempt_that_was_half_written_is_no_entry_but_began(journal: J
     record = await journal.begin(mine)
     record.path.write_bytes(record.path.read_bytes()[:50])
     assert await journal.entries() == []
-    assert await journal.began(mine.attempt.attempt_id)
+    assert await journal.began("alice", mine.attempt.attempt_id)
 
 
 async def test_a_changed_record_is_not_believed(journal: Journal) -> None:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from litellm_oauth import login
 from litellm_oauth.assembly import open_service
 from litellm_oauth.errors import (
     AlreadyLoggedIn,
@@ -22,10 +23,12 @@ from litellm_oauth.errors import (
     NotLoggedIn,
     ProviderUnavailable,
     StateMismatch,
+    StorageUnavailable,
 )
 from litellm_oauth.login import MAX_PENDING
 from litellm_oauth.results import StartedLogin
 from litellm_oauth.service import TokenService
+from litellm_oauth.stores.postgres import PostgresTokens
 from litellm_oauth.tokens import Status
 from support.postgres import AUDIT, LOGINS, TOKENS
 from support.service import ACTOR, Gateways, MovableClock, eventually
@@ -429,3 +432,46 @@ async def test_everything_is_audited_and_no_secret_is_written_anywhere_in_the_cl
     )
     for secret in (*tokens, code, started.state):
         assert secret not in everywhere
+
+
+async def test_a_login_that_was_stored_without_a_word_is_not_revoked(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try is committed, and from its confirmation on the database is away."""
+    monkeypatch.setattr(login, "_SAVE_PAUSES", (0.0,))
+    service = await gateways.open()
+    log_in, tries = PostgresTokens.log_in, 0
+
+    async def lose_the_confirmation(store: PostgresTokens, *arguments: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            await log_in(store, *arguments)
+        raise StorageUnavailable("gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PostgresTokens, "log_in", lose_the_confirmation)
+        with pytest.raises(StorageUnavailable):
+            await gateways.log_in(service)
+    assert tries == 2
+    assert gateways.accepts((await service.access_token("alice")).value)
+
+
+async def test_a_login_whose_first_confirmation_was_lost_is_found_by_the_next_try(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(login, "_SAVE_PAUSES", (0.0,))
+    service = await gateways.open()
+    log_in, lost = PostgresTokens.log_in, False
+
+    async def lose_the_confirmation(store: PostgresTokens, *arguments: Any) -> Any:
+        nonlocal lost
+        row = await log_in(store, *arguments)
+        if not lost:
+            lost = True
+            raise StorageUnavailable("gone")
+        return row
+
+    monkeypatch.setattr(PostgresTokens, "log_in", lose_the_confirmation)
+    await gateways.log_in(service)
+    assert gateways.accepts((await service.access_token("alice")).value)

@@ -130,7 +130,12 @@ class Tiers:
             return await self._files.page(after, limit)
 
     async def unfinished(self, host: str, limit: int) -> Sequence[TokenRow]:
-        return await self._authority.unfinished(host, limit)
+        try:
+            return await self._authority.unfinished(host, limit)
+        except StorageUnavailable:
+            if self._files is None or not self._single_host:
+                raise
+            return await self._files.unfinished(host, limit)
 
     async def due(
         self, buffer: float, after: TokenRow | None, limit: int, host: str, *, doubtful: bool
@@ -258,7 +263,13 @@ class Tiers:
         for at, note in notes:
             moment = datetime.fromtimestamp(at, tz=UTC).isoformat(timespec="seconds")
             detail = f"{note.detail}, at {moment}" if note.detail else f"at {moment}"
-            await self._authority.write_note(replace(note, detail=detail))
+            try:
+                await self._authority.write_note(replace(note, detail=detail))
+            except StorageUnavailable as error:
+                if self._authority.down:
+                    raise
+                # One that it will never take must not hold up the others.
+                _log.error("the audit does not take a line about %s: %s", note.user_id, error.message)
         if notes:
             await self._files.forget_taken()
 
