@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .errors import ProviderError, Unreadable
+from .grant import MAX_RETRY_AFTER
 from .stores import Failure, ProviderState, TokenRow
 
 FIRST_WAIT = 5.0
@@ -17,6 +18,11 @@ UNREADABLE_WAIT = 300.0
 # After a success: a token that is refused or already due again within this time is not refreshed at once.
 SHORTEST_REST = 10.0
 LONGEST_REST = 60.0
+# What two clocks may differ by.
+CLOCK_SLACK = 60.0
+# The most that any failure asks for; only the wait for a token that may be spent lasts as long as the access
+# token beside it.
+LONGEST_PAUSE = MAX_RETRY_AFTER + CLOCK_SLACK
 RATE_LIMITED = "rate_limited"
 ANSWER_LOST = "answer_lost"
 # After these the refresh token may be used up although no answer came.
@@ -88,6 +94,27 @@ def reason_of(last_error: str | None) -> str | None:
     return last_error.partition(":")[0] if last_error else None
 
 
+def next_attempt_at(row: TokenRow, now: float) -> float | None:
+    """The moment before which the row asks to leave the provider in peace, or None.
+
+    A wait that is longer than any that is ever given was written under a wrong clock, and is over.
+    """
+    moment = row.next_attempt_at
+    return moment if moment is not None and moment - now <= _longest_wait(row, now) else None
+
+
 def cooling_for(row: TokenRow, now: float) -> float:
     """Seconds that the row still asks to leave the provider in peace; 0 if it does not."""
-    return max(0.0, row.next_attempt_at - now) if row.next_attempt_at is not None else 0.0
+    moment = next_attempt_at(row, now)
+    return max(0.0, moment - now) if moment is not None else 0.0
+
+
+def resting_for(provider: ProviderState) -> float:
+    """Seconds that everybody still leaves the provider in peace; 0 where a wrong clock made them too many."""
+    return provider.rests_for if provider.rests_for <= LONGEST_PAUSE else 0.0
+
+
+def _longest_wait(row: TokenRow, now: float) -> float:
+    if row.last_error is None:
+        return LONGEST_REST + CLOCK_SLACK
+    return max(LONGEST_PAUSE, (row.expires_at or now) - now + CLOCK_SLACK)

@@ -14,6 +14,7 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 
 from . import messages
+from .backoff import resting_for
 from .clock import AuthorityClock
 from .errors import (
     CoolingDown,
@@ -225,9 +226,9 @@ class Bulk:
         """Give up where everybody leaves the provider in peace now: all others would be told the same."""
         with suppress(StorageUnavailable):
             row = await self._store.load(user)
-            if row is not None and row.provider.rests_for > 0:
+            if row is not None and (rest := resting_for(row.provider)) > 0:
                 outlook.give_up(
-                    f"the provider is left in peace by everybody for {row.provider.rests_for:.0f} s more. "
+                    f"the provider is left in peace by everybody for {rest:.0f} s more. "
                     f"The reason: {row.provider.reason}"
                 )
 

@@ -44,7 +44,7 @@ class Grant:
 
 
 def parse_grant(answer: Mapping[str, Any] | None) -> Grant:
-    """Validate an answer of HTTP 200. Raises ProviderUnavailable (reason ``garbage``)."""
+    """Validate a successful answer (HTTP 2xx). Raises ProviderUnavailable (reason ``garbage``)."""
     if answer is None:
         raise _garbage("is not a JSON object")
     access_token = answer.get("access_token")
@@ -129,7 +129,7 @@ def _account(answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def _garbage(what: str) -> ProviderUnavailable:
     return ProviderUnavailable(
-        f"The provider answered 200, but the answer {what}. Check claude_oauth.provider.token_url.",
+        f"The provider answered with success, but the answer {what}. Check claude_oauth.provider.token_url.",
         reason="garbage",
         maybe_spent=True,
     )

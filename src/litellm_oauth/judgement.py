@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from . import messages
-from .backoff import MAYBE_SPENT, RATE_LIMITED, cooling_for, reason_of
+from .backoff import MAYBE_SPENT, RATE_LIMITED, cooling_for, reason_of, resting_for
 from .errors import CoolingDown
 from .results import Actor
 from .settings import DAY
@@ -81,11 +81,12 @@ def judge(row: TokenRow, need: Need, now: float, forced_per_day: int) -> None:
             "its refresh token may be spent. It is tried once more when the access token has expired.",
             retry_after=left,
         )
-    if row.provider.rests_for > 0:
+    rest = resting_for(row.provider)
+    if rest > 0:
         raise CoolingDown(
-            f"The provider is left in peace by everybody for {row.provider.rests_for:.0f} s more. "
+            f"The provider is left in peace by everybody for {rest:.0f} s more. "
             f"The reason: {row.provider.reason}",
-            retry_after=row.provider.rests_for,
+            retry_after=rest,
         )
     if need.reason == "forced" and row.forced_today >= forced_per_day:
         raise CoolingDown(

@@ -110,7 +110,8 @@ class Provider:
     async def _ask_for_tokens(self, body: dict[str, str]) -> Grant:
         status, headers, content = await self._post(self._settings.token_url, body)
         answer = _json_object(content)
-        if status == HTTPStatus.OK:
+        if 200 <= status < 300:
+            # RFC 6749 §5.1 says 200, but any success has spent the token and may hold the next one.
             return parse_grant(answer)
         raise self._failure(status, headers, answer)
 
@@ -124,7 +125,7 @@ class Provider:
             url,
             json=fields if as_json else None,
             data=None if as_json else fields,
-            headers={"Accept": "application/json"},
+            headers={"Accept": "application/json", "Accept-Encoding": "identity"},
             timeout=self._settings.token_timeout,
         )
         try:
@@ -209,8 +210,14 @@ class Provider:
 
 
 async def _read(response: httpx.Response) -> bytes:
+    """The body as it was sent, or nothing where it is too long or packed: no answer needs to be either."""
+    encoding = response.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        # Unpacked, a few bytes could fill the memory before anybody has counted them.
+        _log.warning("the provider sent a compressed answer, which was not asked for; it is not read")
+        return b""
     content = bytearray()
-    async for piece in response.aiter_bytes():
+    async for piece in response.aiter_raw():
         content += piece
         if len(content) > MAX_ANSWER_BYTES:
             return b""

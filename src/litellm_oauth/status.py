@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .backoff import cooling_for
+from .backoff import cooling_for, next_attempt_at, resting_for
 from .messages import how_to_log_in
 from .settings import DAY
 from .stores import RowStatus, TokenRow
@@ -98,13 +98,13 @@ def user_status(
 def _rests(row: TokenRow, now: float, refresh_buffer: float) -> bool:
     """Whether this user has to wait because the provider is left in peace by everybody."""
     wanted = row.refresh_token is not None and now >= (row.expires_at or 0.0) - refresh_buffer
-    return wanted and row.provider.rests_for > cooling_for(row, now)
+    return wanted and resting_for(row.provider) > cooling_for(row, now)
 
 
 def _next_attempt_at(row: TokenRow, now: float, resting: bool) -> float | None:
     if resting:
         return now + row.provider.rests_for
-    return row.next_attempt_at if row.last_error else None
+    return next_attempt_at(row, now) if row.last_error else None
 
 
 def _status(row: TokenRow, now: float, refresh_buffer: float, readable: bool) -> Status:

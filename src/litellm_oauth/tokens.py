@@ -16,6 +16,8 @@ from .errors import InvalidInput
 MAX_USER_ID_LENGTH = 255
 # Above this a number of seconds would lie in the year 5138, so it is one of milliseconds.
 _MILLISECONDS = 1e11
+# 9999-12-31T23:59:59Z: no calendar of Python's or of RFC 3339 goes further.
+LAST_MOMENT = 253_402_300_799.0
 
 
 class Freshness(StrEnum):
@@ -114,8 +116,13 @@ def moment_of(value: object) -> float | None:
     with suppress(ValueError, OverflowError):
         number = float(value)
         if 0 <= number < 1e15:
-            return number / 1000 if number > _MILLISECONDS else number
+            return showable(number / 1000 if number > _MILLISECONDS else number)
     return None
+
+
+def showable(moment: float) -> float:
+    """The nearest moment from 1970 to the year 9999, also for infinity: whatever is stored can be shown."""
+    return min(max(0.0, moment), LAST_MOMENT)
 
 
 def freshness(expires_at: float, now: float, refresh_buffer: float) -> Freshness:

@@ -7,8 +7,20 @@ from typing import Any
 
 import pytest
 
-from litellm_oauth.backoff import LONGEST_WAIT, describe, failure_of, rest_after, rest_for_all
+from litellm_oauth.backoff import (
+    LONGEST_REST,
+    LONGEST_WAIT,
+    RATE_LIMITED,
+    cooling_for,
+    describe,
+    failure_of,
+    rest_after,
+    rest_for_all,
+    resting_for,
+)
 from litellm_oauth.errors import CoolingDown, InvalidInput, ProviderUnavailable, ReauthRequired
+from litellm_oauth.gateway.views import moment
+from litellm_oauth.grant import MAX_RETRY_AFTER
 from litellm_oauth.judgement import REJECTED as REFUSED
 from litellm_oauth.judgement import Need, RejectedTooSoon
 from litellm_oauth.judgement import judge as judge_by_limit
@@ -17,7 +29,16 @@ from litellm_oauth.settings import DAY
 from litellm_oauth.status import LoginAge, user_status
 from litellm_oauth.stores import ProviderState, RowStatus, TokenRow
 from litellm_oauth.stores.memory import RECHECK, TokenMemory
-from litellm_oauth.tokens import AccessToken, Freshness, Status, UserStatus, check_user_id, freshness
+from litellm_oauth.tokens import (
+    LAST_MOMENT,
+    AccessToken,
+    Freshness,
+    Status,
+    UserStatus,
+    check_user_id,
+    freshness,
+    moment_of,
+)
 from support.rows import NOW, ROW
 
 ACTOR = Actor("test", "here")
@@ -213,6 +234,48 @@ def test_one_failure_rests_nobody_but_its_user_and_a_third_rests_all() -> None:
     assert [rest(failures, "rate_limited") for failures in (0, 1, 20)] == [30.0, 60.0, 900.0]
     assert rest(0, "rate_limited", 4000) == 4000
     assert rest(0, "http_503", 7) == 7
+
+
+@pytest.mark.parametrize("need", [EXPIRING, PATIENT, FORCED, REJECTED])
+@pytest.mark.parametrize("last_error", [None, describe(RATE_LIMITED, "x"), describe("timeout", "x")])
+def test_a_wait_or_rest_longer_than_any_that_is_given_is_over(need: Need, last_error: str | None) -> None:
+    wrong = replace(ROW, last_error=last_error, next_attempt_at=NOW + 30 * DAY)
+    judge(wrong, need, NOW)
+    assert read(wrong).next_attempt_at is None
+    judge(replace(ROW, provider=ProviderState(1, 30 * DAY, "x")), need, NOW)
+
+
+def test_the_longest_waits_that_are_given_are_kept() -> None:
+    def cooling(**changes: Any) -> float:
+        return cooling_for(replace(ROW, **changes), NOW)
+
+    limited = describe(RATE_LIMITED, "x")
+    assert cooling(next_attempt_at=NOW + LONGEST_REST) == LONGEST_REST
+    assert cooling(last_error=limited, next_attempt_at=NOW + MAX_RETRY_AFTER) == MAX_RETRY_AFTER
+    # A token that may be spent waits for the end of the access token, however far that is.
+    spent = {"last_error": describe("timeout", "x"), "expires_at": NOW + 9 * DAY}
+    assert cooling(**spent, next_attempt_at=NOW + 9 * DAY) == 9 * DAY
+    assert resting_for(ProviderState(1, MAX_RETRY_AFTER, "x")) == MAX_RETRY_AFTER
+
+
+@pytest.mark.parametrize("value", [999_999_999_999_999, "999999999999999", 1e15 - 1])
+def test_a_moment_that_no_calendar_has_becomes_the_last_one(value: object) -> None:
+    assert moment_of(value) == LAST_MOMENT
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (None, None),
+        (0, "1970-01-01T00:00:00Z"),
+        (NOW, "1970-01-01T00:16:40Z"),
+        (1e12, "9999-12-31T23:59:59Z"),
+        (float("inf"), "9999-12-31T23:59:59Z"),
+        (float("-inf"), "1970-01-01T00:00:00Z"),
+    ],
+)
+def test_every_moment_can_be_shown(seconds: float | None, shown: str | None) -> None:
+    assert moment(seconds) == shown
 
 
 def test_freshness_changes_exactly_at_its_limits() -> None:

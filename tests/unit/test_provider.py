@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
@@ -42,8 +43,23 @@ def settings(**changes: Any) -> ProviderSettings:
     return ProviderSettings(**{**values, **changes})
 
 
+def over_the_wire(handler: Handler) -> Handler:
+    """A mock's answer has been read already; one that comes from a server has not."""
+
+    async def pieces(content: bytes) -> AsyncIterator[bytes]:
+        yield content
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        answer = handler(request)
+        if not answer.is_stream_consumed:
+            return answer
+        return httpx.Response(answer.status_code, headers=answer.headers, content=pieces(answer.content))
+
+    return handle
+
+
 def provider(handler: Handler, **changes: Any) -> Provider:
-    client = httpx.AsyncClient(transport=httpx.MockTransport(handler))
+    client = httpx.AsyncClient(transport=httpx.MockTransport(over_the_wire(handler)))
     return Provider(settings(**changes), client, lambda: NOW)
 
 
@@ -150,6 +166,9 @@ async def test_another_oauth_error_is_a_refusal_that_names_its_code() -> None:
         (200, {**GOOD, "access_token": None}, "garbage", True),
         (200, {**GOOD, "access_token": "a b\r\nX-Evil: 1"}, "garbage", True),
         (200, {**GOOD, "token_type": "mac"}, "garbage", True),
+        (201, b"<html>hello</html>", "garbage", True),
+        (202, {"error": "invalid_grant"}, "garbage", True),
+        (204, b"", "garbage", True),
     ],
 )
 async def test_an_answer_that_says_nothing_about_the_token_never_condemns_it(
@@ -189,6 +208,39 @@ async def test_a_server_that_drips_bytes_is_cut_off_after_the_time_out() -> None
 async def test_an_endless_answer_is_not_read_into_memory() -> None:
     error = await unavailable(answering(200, b"[" * (MAX_ANSWER_BYTES + 1)))
     assert error.reason == "garbage"
+
+
+@pytest.mark.parametrize("status", [200, 201, 203])
+async def test_whatever_says_success_brings_tokens(status: int) -> None:
+    assert (await provider(answering(status, GOOD)).refresh(SECRET)).refresh_token == "ort-2"
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "maybe_spent"),
+    [(200, "garbage", True), (201, "garbage", True), (400, "http_400", False), (502, "server_error", True)],
+)
+async def test_a_compressed_answer_is_neither_asked_for_nor_unpacked(
+    status: int, reason: str, maybe_spent: bool
+) -> None:
+    asked: list[str] = []
+    read: list[bytes] = []
+
+    async def packed() -> AsyncIterator[bytes]:
+        read.append(gzip.compress(json.dumps({**GOOD, "error": "invalid_grant"}).encode()))
+        yield read[-1]
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers["accept-encoding"])
+        return httpx.Response(status, content=packed(), headers={"content-encoding": "gzip"})
+
+    error = await unavailable(handler)
+    assert (error.reason, error.maybe_spent) == (reason, maybe_spent)
+    assert (asked, read) == (["identity"], [])
+
+
+async def test_an_answer_that_says_it_is_not_compressed_is_read() -> None:
+    plain = answering(200, GOOD, {"content-encoding": "Identity"})
+    assert (await provider(plain).refresh(SECRET)).access_token == "oat-1"
 
 
 async def test_a_redirect_is_not_followed_with_the_token() -> None:

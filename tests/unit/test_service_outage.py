@@ -13,9 +13,9 @@ import pytest
 
 from litellm_oauth.errors import SettingsError, StorageUnavailable
 from litellm_oauth.settings import DatabaseSettings
-from litellm_oauth.stores.database import Database
+from litellm_oauth.stores.database import MAX_CONNECTIONS, Database, Limits
 from support.postgres import USER_KEYS, TestDatabase
-from support.service import ACTOR, KEY, QUICK, Gateways, MovableClock, eventually
+from support.service import ACTOR, KEY, PATIENT, QUICK, Gateways, MovableClock, eventually
 
 OTHER_KEY = KEY[::-1]
 
@@ -225,3 +225,23 @@ async def test_without_its_database_there_is_no_start_unless_it_is_asked_for(
     await _until_reachable(gateways, service.database_reachable)
     await gateways.log_in(service)
     assert (await service.access_token("alice")).generation == 1
+
+
+async def test_rows_that_somebody_holds_do_not_make_the_database_look_down(database: TestDatabase) -> None:
+    """All connections wait for one row, and another statement waits for one of them."""
+    pool = Database(database.settings, limits=QUICK)
+    await pool.open()
+    database.query(f"INSERT INTO {USER_KEYS} (key_hash, user_id) VALUES ('hash', 'alice')")
+    with database.transaction() as other:
+        other.execute(f"SELECT FROM {USER_KEYS} FOR UPDATE")
+        waiting = [pool.one(f"SELECT FROM {USER_KEYS} FOR UPDATE") for _ in range(MAX_CONNECTIONS)]
+        *refused, found = await asyncio.gather(*waiting, pool.one("SELECT 1 AS one"), return_exceptions=True)
+        assert [type(error) for error in refused] == [StorageUnavailable] * MAX_CONNECTIONS
+        assert found == {"one": 1}
+        assert not pool.down
+    await pool.close()
+
+
+@pytest.mark.parametrize("limits", [Limits(), QUICK, PATIENT])
+def test_a_row_is_waited_for_shorter_than_a_connection_or_a_statement(limits: Limits) -> None:
+    assert 0 < limits.lock < min(limits.pool, limits.statement)

@@ -33,15 +33,15 @@ async def store(gateways: Gateways) -> AsyncIterator[PostgresTokens]:
     await database.close()
 
 
-async def row(store: PostgresTokens, **changes: Any) -> TokenRow:
-    found = await store.load("alice")
+async def row(store: PostgresTokens, user: str = "alice", **changes: Any) -> TokenRow:
+    found = await store.load(user)
     assert found is not None
     return replace(found, **changes)
 
 
-async def claim(store: PostgresTokens, lease: float = 30) -> Claim:
+async def claim(store: PostgresTokens, lease: float = 30, user: str = "alice") -> Claim:
     attempt = Attempt(uuid.uuid4(), uuid.uuid4(), "host")
-    taken = await store.claim(await row(store), attempt, lease, ACTOR, doubtful=True)
+    taken = await store.claim(await row(store, user), attempt, lease, ACTOR, doubtful=True)
     assert taken is not None
     return taken
 
@@ -104,3 +104,18 @@ async def test_an_attempt_that_spent_nothing_can_be_taken_back_and_no_other(
     assert gateways.row()["attempt_id"] == mine.attempt.attempt_id
     await store.abandon(mine.row, mine.attempt)
     assert (gateways.row()["attempt_id"], gateways.row()["lease_until"]) == (None, None)
+
+
+async def test_a_success_under_way_does_not_end_a_rest_that_the_provider_asked_for(
+    store: PostgresTokens, gateways: Gateways
+) -> None:
+    """Carol waits for what Bob was told, although Alice's answer, asked for before, comes after it."""
+    gateways.plant(["bob", "carol"], expires_in=-1)
+    alice, bob = await claim(store), await claim(store, user="bob")
+    limited = Failure("rate_limited: because", 600, 600, counts=True)
+    assert await store.fail(bob, limited, replace(NOTE, user_id="bob"))
+    assert await store.save(alice, NEW, NOTE) is not None
+    carol = await row(store, "carol")
+    assert carol.provider.rests_for > 500
+    other = Attempt(uuid.uuid4(), uuid.uuid4(), "other")
+    assert await store.claim(carol, other, 30, ACTOR, doubtful=True) is None

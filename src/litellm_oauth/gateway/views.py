@@ -9,14 +9,14 @@ from typing import Any
 
 from ..jobs import StartedJob
 from ..results import Job, LogoutOutcome, RefreshOutcome, StartedLogin, UserResult
-from ..tokens import UserStatus
+from ..tokens import UserStatus, showable
 
 
 def moment(seconds: float | None) -> str | None:
     """Seconds since the epoch as ISO 8601 in UTC, whole seconds (RFC 3339), or None."""
     if seconds is None:
         return None
-    return datetime.fromtimestamp(math.floor(seconds), tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(math.floor(showable(seconds)), tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def started_login(started: StartedLogin) -> dict[str, Any]:

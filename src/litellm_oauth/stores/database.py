@@ -61,6 +61,15 @@ class Limits:
     down: float = 5.0
     settling: float = 10.0
 
+    @property
+    def lock(self) -> float:
+        """Waiting for a row that somebody holds, at the server.
+
+        Half of the shorter of ``pool`` and ``statement``: who waits for the connections that wait for the
+        row gets one in time, so that a held row never looks like an outage.
+        """
+        return min(self.pool, self.statement) / 2
+
 
 LIMITS = Limits()
 
@@ -85,7 +94,7 @@ def connection_parameters(settings: DatabaseSettings, limits: Limits = LIMITS) -
         "keepalives_count": 3,
         "tcp_user_timeout": 8000,
         "options": f"{parameters.get('options', '')} -c statement_timeout={limits.statement * 1000:.0f} "
-        "-c lock_timeout=3000 -c idle_in_transaction_session_timeout=10000".strip(),
+        f"-c lock_timeout={limits.lock * 1000:.0f} -c idle_in_transaction_session_timeout=10000".strip(),
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import psycopg
 
-from .database import describe
+from .database import Connection, describe
 
 _log = logging.getLogger(__name__)
 CHANNEL = "claude_oauth_tokens"
@@ -17,6 +17,8 @@ HEARTBEAT = 5.0
 HEARTBEAT_TIMEOUT = 3.0
 CONNECT_TIMEOUT = 4.0
 _PAUSES = (0.2, 0.5, 1.0, 2.0)
+# The digits of the largest bigint.
+_LONGEST_GENERATION = 19
 
 
 class ChangeListener(Protocol):
@@ -35,7 +37,7 @@ async def listen(parameters: dict[str, Any], listener: ChangeListener) -> None:
     while True:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                connection = await psycopg.AsyncConnection.connect(**parameters, autocommit=True)
+                connection = await Connection.connect(**parameters, autocommit=True)
             try:
                 async with asyncio.timeout(HEARTBEAT_TIMEOUT):
                     await connection.execute(f"LISTEN {CHANNEL}")
@@ -53,12 +55,20 @@ async def listen(parameters: dict[str, Any], listener: ChangeListener) -> None:
             failures += 1
 
 
-async def _relay(connection: psycopg.AsyncConnection[Any], listener: ChangeListener) -> None:
+async def _relay(connection: Connection, listener: ChangeListener) -> None:
     while True:
         async for notification in connection.notifies(timeout=HEARTBEAT):
-            generation, _, rest = notification.payload.partition(" ")
-            status, _, user = rest.partition(" ")
-            if generation.isdecimal() and user:
-                listener.changed(user, int(generation), status)
+            change = _change(notification.payload)
+            if change is not None:
+                listener.changed(*change)
         async with asyncio.timeout(HEARTBEAT_TIMEOUT):
             await connection.execute("SELECT 1")
+
+
+def _change(payload: str) -> tuple[str, int, str] | None:
+    """User, generation and status out of a payload; None where it is no such thing: anybody may NOTIFY."""
+    generation, _, rest = payload.partition(" ")
+    status, _, user = rest.partition(" ")
+    if not user or not generation.isdecimal() or len(generation) > _LONGEST_GENERATION:
+        return None
+    return user, int(generation), status

@@ -15,9 +15,12 @@ from psycopg import Rollback
 from psycopg.rows import DictRow
 from psycopg.types.json import Jsonb
 
+from ..backoff import CLOCK_SLACK, LONGEST_PAUSE, LONGEST_REST
 from ..results import Actor
+from ..tokens import showable
 from .database import Database
 from .rows import (
+    LONGEST_LEASE,
     Attempt,
     Claim,
     Failure,
@@ -39,25 +42,39 @@ RESTS = "claude_oauth.provider_rests"
 
 _TODAY = "(clock_timestamp() AT TIME ZONE 'UTC')::date"
 _EPOCH = "extract(epoch FROM t.{0})::float8 AS {0}"
+
+
+def _believed(moment: str, longest: str) -> str:
+    """A moment, or NULL where it is too far ahead to be meant: that was written under a wrong clock."""
+    return f"CASE WHEN {moment} <= clock_timestamp() + make_interval(secs => {longest}) THEN {moment} END"
+
+
+_LEASE_UNTIL = _believed("t.lease_until", f"{LONGEST_LEASE}")
+_RESTS_UNTIL = _believed("r.rests_until", f"{LONGEST_PAUSE}")
+# What ``backoff.next_attempt_at`` says of a row that was read: this is for rows that are looked for.
+_LONGEST_WAIT = f"CASE WHEN t.last_error IS NULL THEN {LONGEST_REST + CLOCK_SLACK} ELSE {LONGEST_PAUSE} END"
+_NEXT_ATTEMPT_AT = f"""CASE WHEN t.last_error IS NOT NULL
+    AND t.next_attempt_at <= t.expires_at + make_interval(secs => {CLOCK_SLACK}) THEN t.next_attempt_at
+  ELSE {_believed("t.next_attempt_at", _LONGEST_WAIT)} END"""
 _COLUMNS = f"""t.user_id, t.access_token_encrypted, t.refresh_token_encrypted, t.scopes, t.account,
   t.generation, t.status, t.last_error, t.attempt_id, t.attempt_host, t.refresh_count,
   CASE WHEN t.forced_on = {_TODAY} THEN t.forced_count ELSE 0 END AS forced_today,
   {_EPOCH.format("expires_at")}, {_EPOCH.format("refresh_expires_at")}, {_EPOCH.format("next_attempt_at")},
   {_EPOCH.format("updated_at")}, {_EPOCH.format("logged_in_at")},
   extract(epoch FROM clock_timestamp())::float8 AS read_at,
-  greatest(0, coalesce(extract(epoch FROM t.lease_until - clock_timestamp()), 0))::float8 AS leased_for,
-  t.attempt_id IS NOT NULL AND coalesce(t.lease_until <= clock_timestamp(), true) AS in_doubt,
+  greatest(0, coalesce(extract(epoch FROM {_LEASE_UNTIL} - clock_timestamp()), 0))::float8 AS leased_for,
+  t.attempt_id IS NOT NULL AND coalesce({_LEASE_UNTIL} <= clock_timestamp(), true) AS in_doubt,
   (SELECT jsonb_build_object('failures', r.failures, 'reason', r.reason, 'rests_for',
-     greatest(0, coalesce(extract(epoch FROM r.rests_until - clock_timestamp()), 0)))
+     greatest(0, coalesce(extract(epoch FROM {_RESTS_UNTIL} - clock_timestamp()), 0)))
    FROM {RESTS} r WHERE r.token_url = %(token_url)s) AS provider"""
 
-_IDLE = "(t.lease_until IS NULL OR t.lease_until <= clock_timestamp())"
+_IDLE = f"coalesce({_LEASE_UNTIL} <= clock_timestamp(), true)"
 _SPENDABLE = f"""t.status = 'active' AND t.refresh_token_encrypted IS NOT NULL AND {_IDLE}
   AND (t.attempt_id IS NULL OR (%(doubtful)s AND t.expires_at <= clock_timestamp()
        -- What this host left behind is settled by its journal first.
        AND t.attempt_host IS DISTINCT FROM %(host)s))
   AND NOT EXISTS (SELECT FROM {RESTS} r
-                  WHERE r.token_url = %(token_url)s AND r.rests_until > clock_timestamp())"""
+                  WHERE r.token_url = %(token_url)s AND {_RESTS_UNTIL} > clock_timestamp())"""
 _TAKE_LEASE = f"""lease_owner = %(owner)s, attempt_id = %(attempt)s, attempt_host = %(host)s,
   lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
   forced_on = CASE WHEN %(forced)s THEN {_TODAY} ELSE t.forced_on END,
@@ -88,6 +105,9 @@ WITH before AS (SELECT user_id, attempt_host, attempt_id IS NOT NULL AS doubted 
 claimed AS (
   UPDATE {TOKENS} t SET {_TAKE_LEASE} FROM before b
   WHERE t.user_id = b.user_id AND t.generation = %(generation)s AND {_SPENDABLE}
+    -- Only the row that was judged: a wait may have begun since.
+    AND t.last_error IS NOT DISTINCT FROM %(last_error)s
+    AND extract(epoch FROM t.next_attempt_at)::float8 IS NOT DISTINCT FROM %(next_attempt_at)s
   RETURNING {_COLUMNS}, b.doubted, b.attempt_host AS doubted_host),
 noted AS ({_NOTE_DOUBT})
 SELECT * FROM claimed"""
@@ -95,16 +115,17 @@ SELECT * FROM claimed"""
 _DUE = f"""
 SELECT {_COLUMNS} FROM {TOKENS} t
 WHERE {_SPENDABLE} AND t.expires_at <= statement_timestamp() + make_interval(secs => %(buffer)s)
-  AND (t.next_attempt_at IS NULL OR t.next_attempt_at <= clock_timestamp())
+  AND coalesce({_NEXT_ATTEMPT_AT} <= clock_timestamp(), true)
   AND (t.expires_at, t.user_id) > (to_timestamp(%(after_at)s), %(after)s)
 ORDER BY t.expires_at, t.user_id LIMIT %(limit)s"""
 _RENEW = f"""
 UPDATE {TOKENS} t SET lease_until = clock_timestamp() + make_interval(secs => %(lease)s)
 WHERE {_OWN_ATTEMPT} AND t.lease_owner = %(owner)s"""
-# The provider gave something: its failures are over.
+# The provider gave something: its failures are over. A rest that it asked for meanwhile is not.
 _GIVEN = f"""UPDATE {RESTS} r SET failures = 0, rests_until = NULL, reason = NULL,
     updated_at = clock_timestamp()
-  WHERE r.token_url = %(token_url)s AND r.failures > 0 AND EXISTS (SELECT FROM saved)"""
+  WHERE r.token_url = %(token_url)s AND r.failures > 0 AND EXISTS (SELECT FROM saved)
+    AND coalesce({_RESTS_UNTIL} <= clock_timestamp(), true)"""
 
 
 def _save_where(condition: str) -> str:
@@ -124,7 +145,7 @@ _REST = f"""
 INSERT INTO {RESTS} AS r (token_url, failures, rests_until, reason)
   SELECT %(token_url)s, 1, clock_timestamp() + make_interval(secs => %(rest)s), %(last_error)s {{}}
   ON CONFLICT (token_url) DO UPDATE SET failures = r.failures + 1, updated_at = clock_timestamp(),
-    rests_until = greatest(r.rests_until, excluded.rests_until), reason = excluded.reason"""
+    rests_until = greatest({_RESTS_UNTIL}, excluded.rests_until), reason = excluded.reason"""
 _FAIL = f"""
 WITH failed AS (
   UPDATE {TOKENS} t SET last_error = %(last_error)s, {_WAIT}, {_END_ATTEMPT}, {_UPDATED}
@@ -178,9 +199,9 @@ gone AS (
 noted AS ({_NOTE} FROM gone)
 SELECT * FROM gone"""
 _NEXT_DUE = f"""
-SELECT extract(epoch FROM min(greatest(t.expires_at - make_interval(secs => %(buffer)s), t.next_attempt_at,
-  CASE WHEN t.attempt_id IS NOT NULL THEN greatest(t.expires_at, t.lease_until) END,
-  (SELECT r.rests_until FROM {RESTS} r WHERE r.token_url = %(token_url)s)))
+SELECT extract(epoch FROM min(greatest(t.expires_at - make_interval(secs => %(buffer)s),
+  {_NEXT_ATTEMPT_AT}, CASE WHEN t.attempt_id IS NOT NULL THEN greatest(t.expires_at, {_LEASE_UNTIL}) END,
+  (SELECT {_RESTS_UNTIL} FROM {RESTS} r WHERE r.token_url = %(token_url)s)))
   - clock_timestamp())::float8 AS seconds
 FROM {TOKENS} t WHERE t.status = 'active' AND t.refresh_token_encrypted IS NOT NULL"""
 # Whoever is locked is being written to now, and is touched the next time: nobody waits for anybody here.
@@ -293,7 +314,8 @@ class PostgresTokens:
         forced: bool = False,
     ) -> Claim | None:
         own = {"user": row.user_id, "generation": row.generation, "doubtful": doubtful, "forced": forced}
-        values = {**own, **_lease(attempt, lease), **_actor(actor)}
+        judged = {"last_error": row.last_error, "next_attempt_at": row.next_attempt_at}
+        values = {**own, **judged, **_lease(attempt, lease), **_actor(actor)}
         return _claim(await self._one(_CLAIM, values), attempt)
 
     async def due(
@@ -473,27 +495,33 @@ def _claim(row: DictRow | None, attempt: Attempt) -> Claim | None:
 
 
 def _token_row(row: DictRow) -> TokenRow:
+    """A row of ``_COLUMNS``; what people wrote into it by hand and no one can use counts as not there."""
     return TokenRow(
         user_id=row["user_id"],
         access_token=row["access_token_encrypted"],
         refresh_token=row["refresh_token_encrypted"],
-        expires_at=row["expires_at"],
-        refresh_expires_at=row["refresh_expires_at"],
+        expires_at=_moment(row["expires_at"]),
+        refresh_expires_at=_moment(row["refresh_expires_at"]),
         scopes=tuple(row["scopes"]),
-        account=row["account"],
+        account=row["account"] if isinstance(row["account"], dict) else None,
         generation=row["generation"],
         status=RowStatus(row["status"]),
         last_error=row["last_error"],
+        # As it is: a claim compares it, and whoever waits for it asks ``backoff``.
         next_attempt_at=row["next_attempt_at"],
         attempt_id=row["attempt_id"],
         attempt_host=row["attempt_host"],
         refresh_count=row["refresh_count"],
         forced_today=row["forced_today"],
-        logged_in_at=row["logged_in_at"],
-        updated_at=row["updated_at"],
+        logged_in_at=_moment(row["logged_in_at"]),
+        updated_at=showable(row["updated_at"]),
         leased_for=row["leased_for"],
         in_doubt=row["in_doubt"],
         read_at=row["read_at"],
         provider=ProviderState(**row["provider"]) if row["provider"] is not None else ProviderState(),
         source=PostgresTokens.source,
     )
+
+
+def _moment(seconds: float | None) -> float | None:
+    return None if seconds is None else showable(seconds)

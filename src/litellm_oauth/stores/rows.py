@@ -13,6 +13,9 @@ from uuid import UUID
 
 from ..results import Actor
 
+# Seconds. A lease that ends later was given under a wrong clock, and is over.
+LONGEST_LEASE = 60.0
+
 
 class RowStatus(StrEnum):
     """What a row says of itself; everything else (due, in doubt …) follows from its times and its attempt."""
