@@ -8,16 +8,23 @@ import os
 import shutil
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from litellm_oauth.disk import MAX_FILE_BYTES
 from litellm_oauth.errors import NotLoggedIn, SettingsError, StorageUnavailable
 from litellm_oauth.service import TokenService
+from litellm_oauth.stores import Attempt, Failure, NewLogin, Note, Sealed
+from litellm_oauth.stores.documents import Documents
+from litellm_oauth.stores.file import FileTokens
+from litellm_oauth.stores.file_logins import FileLogins
 from litellm_oauth.tokens import Status
 from support.service import ACTOR, KEY, Gateways, eventually
 
@@ -364,3 +371,215 @@ async def test_tokens_of_the_environment_need_all_three(gateways: Gateways) -> N
     gateways.environment = {"CLAUDE_ACCESS_TOKEN": "fake-access-token", "CLAUDE_EXPIRES_AT": "soon"}
     with pytest.raises(SettingsError, match="CLAUDE_EXPIRES_AT: is no number"):
         await opened(gateways)
+
+
+NOTE = Note(ACTOR, "test", "default", "tested")
+ELSEWHERE = {"attemptId": str(uuid.uuid4()), "attemptHost": "elsewhere"}
+
+
+def audit(gateways: Gateways) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (gateways.journal() / "audit.jsonl").read_text().splitlines()]
+
+
+def files_of(service: TokenService) -> FileTokens:
+    files = service._tokens._authority  # type: ignore[attr-defined]
+    assert isinstance(files, FileTokens)
+    return files
+
+
+@contextmanager
+def failing(monkeypatch: pytest.MonkeyPatch, name: str, when: Any = None) -> Iterator[None]:
+    """Writes by ``FileTokens`` or its documents fail as on a full disk, where ``when`` says so."""
+
+    def full(*arguments: Any, **_: Any) -> None:
+        if when is None or when(*arguments):
+            raise OSError(28, "No space left on device")
+        original(*arguments, **_)
+
+    owner = Documents if name == "write" else FileTokens
+    original = getattr(owner, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, full)
+        yield
+
+
+async def test_a_doubt_of_another_host_is_tried_once_when_the_token_has_expired(
+    gateways: Gateways, path: Path
+) -> None:
+    await logged_in(gateways)
+    edit(path, expiresAt=time.time() - 1, **ELSEWHERE)
+    fresh = await opened(gateways)
+    assert (await fresh.access_token("default")).generation == 2
+    assert gateways.refreshes() == 1
+    (line,) = [line for line in audit(gateways) if line["outcome"] == "in_doubt_retry"]
+    assert (line["action"], line["detail"], line["generation"]) == ("refresh", "elsewhere", 1)
+
+
+async def test_a_doubt_is_due_and_claimed_under_the_conditions_of_the_database(
+    gateways: Gateways, path: Path
+) -> None:
+    files = files_of(await logged_in(gateways))
+
+    async def may_be_spent(host: str, *, doubtful: bool) -> bool:
+        row = await files.load("default")
+        assert row is not None
+        due = await files.due(7200, None, 10, host, doubtful=doubtful)
+        attempt = Attempt(uuid.uuid4(), uuid.uuid4(), host)
+        claim = await files.claim(row, attempt, 1, ACTOR, doubtful=doubtful)
+        assert (claim is not None) == bool(due)
+        assert claim is None or claim.doubted_host == "elsewhere"
+        return claim is not None
+
+    edit(path, expiresAt=time.time() + 3600, **ELSEWHERE)
+    assert not await may_be_spent("here", doubtful=True)
+    edit(path, expiresAt=time.time() - 1)
+    assert not await may_be_spent("elsewhere", doubtful=True)
+    assert not await may_be_spent("here", doubtful=False)
+    assert await may_be_spent("here", doubtful=True)
+
+
+async def test_one_unfit_document_stops_no_list_and_no_job(
+    gateways: Gateways, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = await logged_in(gateways)
+    for user in ("alice", "bob"):
+        await gateways.log_in(service, user)
+    files = files_of(service)
+    assert len(await files.page(None, 10)) == 3
+    files._documents.path("alice").chmod(0o644)
+    for _ in range(2):
+        assert [row.user_id for row in await files.page(None, 2)] == ["bob", "default"]
+        assert await files.next_due_in(60) is not None
+    assert caplog.text.count("alice is left out") == 1
+
+
+async def test_a_login_that_could_not_be_written_can_be_completed_again(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = files_of(await opened(gateways))
+    logins = FileLogins(files, time.time)
+    await logins.add(NewLogin("default", "state", "sealed", "issuer", "uri", 60, "me"), NOTE, 5)
+    (login,) = await logins.of_user("default")
+    claimed_by = uuid.uuid4()
+    assert await logins.claim(login.login_id, claimed_by, 60)
+    sealed = Sealed("v1.a", "v1.r", time.time() + 3600, None, (), None)
+    with failing(monkeypatch, "write"), pytest.raises(StorageUnavailable):
+        await files.log_in(login, claimed_by, sealed, NOTE)
+    with failing(monkeypatch, "_write_note"), pytest.raises(StorageUnavailable):
+        await files.log_in(login, claimed_by, sealed, NOTE)
+    both = await asyncio.gather(*(files.log_in(login, claimed_by, sealed, NOTE) for _ in range(2)))
+    (row,) = [row for row in both if row is not None]
+    assert (row.generation, row.access_token) == (1, "v1.a")
+
+
+@pytest.mark.parametrize(
+    ("name", "when"),
+    [("write", lambda _, user, *__: user == "default"), ("_write_note", None)],
+    ids=["the second document", "the note"],
+)
+async def test_a_rename_that_fails_half_way_changes_nothing(
+    gateways: Gateways, path: Path, monkeypatch: pytest.MonkeyPatch, name: str, when: Any
+) -> None:
+    files = files_of(await logged_in(gateways))
+    row = await files.load("default")
+    assert row is not None
+    before = path.read_bytes()
+    with failing(monkeypatch, name, when), pytest.raises(StorageUnavailable):
+        await files.rename(row, replace(row, user_id="bob"), NOTE)
+    assert path.read_bytes() == before
+    assert await files.load("bob") is None
+    assert await files.load("default") == row
+    assert await files.rename(row, replace(row, user_id="bob"), NOTE) is not None
+
+
+@pytest.mark.parametrize(("rest", "left"), [(60.0, 60.0), (None, 0.0)])
+async def test_a_success_in_flight_does_not_end_a_rest(
+    gateways: Gateways, rest: float | None, left: float
+) -> None:
+    files = files_of(await logged_in(gateways))
+    row = await files.load("default")
+    assert row is not None
+    claim = await files.claim(row, Attempt(uuid.uuid4(), uuid.uuid4(), "host"), 1, ACTOR)
+    assert claim is not None
+    await files.rest(Failure("rate_limited", 0, rest, counts=True))
+    saved = await files.save(claim, Sealed("v1.a", "v1.r", time.time() + 3600, None, (), None), NOTE)
+    assert saved is not None
+    assert saved.provider.rests_for == pytest.approx(left, abs=2)
+    assert saved.provider.failures == (1 if rest else 0)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}'])
+async def test_damaged_key_checks_let_no_key_in(gateways: Gateways, content: str) -> None:
+    await logged_in(gateways)
+    (gateways.journal() / "key_checks.json").write_text(content)
+    with pytest.raises(StorageUnavailable, match=r"key_checks\.json is damaged.*backup"):
+        await opened(gateways, encryption_key=KEY[::-1])
+
+
+@pytest.mark.parametrize("value", [None, "soon", [], 1e300])
+async def test_a_providers_state_of_wrong_types_is_nothing_known(gateways: Gateways, value: Any) -> None:
+    files = files_of(await logged_in(gateways))
+    await files.rest(Failure("rate_limited", 0, 60, counts=True))
+    edit(gateways.journal() / "provider.json", restsUntil=value, failures=value, reason=7)
+    row = await files.load("default")
+    assert row is not None
+    assert row.provider.rests_for == 0
+    await files.rest(Failure("rate_limited", 0, 60, counts=True))
+
+
+async def test_no_document_is_written_that_could_not_be_read_again(gateways: Gateways, path: Path) -> None:
+    files = files_of(await logged_in(gateways))
+    before = path.read_bytes()
+    row = await files.load("default")
+    assert row is not None
+    large = replace(row, generation=9, account={"name": "x" * MAX_FILE_BYTES})
+    with pytest.raises(StorageUnavailable, match="larger than"):
+        await files.restore(large, NOTE, missing=True)
+    assert path.read_bytes() == before
+
+
+async def test_the_oldest_logins_make_room_for_new_ones(gateways: Gateways) -> None:
+    logins = FileLogins(files_of(await opened(gateways)), time.time)
+    for user in ("first", "second", "third"):
+        await logins.add(NewLogin(user, "s", "x" * 300_000, "issuer", "uri", 60, "me"), NOTE, 5)
+    assert not await logins.of_user("first")
+    assert await logins.of_user("third")
+
+
+async def test_damaged_audit_lines_are_left_out_with_one_warning(
+    gateways: Gateways, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = files_of(await logged_in(gateways))
+    file = gateways.journal() / "audit.jsonl"
+    (good, *_) = file.read_bytes().splitlines()
+    odd = [json.dumps({**json.loads(good), "at": at}).encode() for at in (1e300, float("nan"), None)]
+    file.write_bytes(b"\n".join([b"null", b"{", b'"\xff"', *odd, good, b""]))
+    assert len(await files.take_notes()) == 1
+    assert caplog.text.count("cannot be read; they are left out") == 1
+    await files.forget_taken()
+    assert not await files.take_notes()
+
+
+async def test_two_processes_do_not_forget_each_others_audit_lines(gateways: Gateways) -> None:
+    first, second = files_of(await logged_in(gateways)), files_of(await opened(gateways))
+    assert await first.take_notes()
+    assert await second.take_notes()
+    await first.forget_taken()
+    await first.write_note(NOTE)
+    assert len(await first.take_notes()) == 1
+    await second.forget_taken()
+    assert len(await first.take_notes()) == 1
+
+
+async def test_the_audit_is_written_to_no_link_and_waits_for_no_pipe(gateways: Gateways) -> None:
+    files = files_of(await opened(gateways))
+    file, other = gateways.journal() / "audit.jsonl", gateways.folder / "other"
+    other.touch(mode=0o600)
+    file.symlink_to(other)
+    with pytest.raises(StorageUnavailable):
+        await files.write_note(NOTE)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(StorageUnavailable):
+        await asyncio.wait_for(files.write_note(NOTE), 5)
+    assert not other.read_bytes()

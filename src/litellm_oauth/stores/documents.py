@@ -12,14 +12,14 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from ..disk import make_private, read_private, write_private
+from ..disk import MAX_FILE_BYTES, UnfitFile, make_private, read_private, write_private
 from ..errors import StorageUnavailable
 from ..tokens import moment_of
 from .rows import ProviderState, RowStatus, TokenRow
@@ -114,12 +114,30 @@ class Documents:
         if logged_out:
             path.unlink(missing_ok=True)
         else:
-            content = json.dumps({**document, "userId": user}, indent=2, ensure_ascii=False)
+            text = json.dumps({**document, "userId": user}, indent=2, ensure_ascii=False)
+            content = text.encode("utf-8", "surrogatepass") + b"\n"
+            if len(content) > MAX_FILE_BYTES:
+                raise UnfitFile(f"{path} would become larger than {MAX_FILE_BYTES} bytes")
             # People are told to empty the folder.
             make_private(path.parent)
-            write_private(path, content.encode("utf-8", "surrogatepass") + b"\n", durable=durable)
+            write_private(path, content, durable=durable)
         floor = {"generation": document["generation"], "loggedOut": logged_out}
         write_private(self._floors / _hashed(user), json.dumps(floor).encode(), durable=durable)
+
+    @contextmanager
+    def all_or_none(self, *users: str) -> Iterator[None]:
+        """Put these users' documents back to what they were if the block fails. Raises OSError.
+
+        In the order given: on a full disk, first what was not there before.
+        """
+        paths = [path for user in users for path in (self.path(user), self._floors / _hashed(user))]
+        before = {path: read_private(path) for path in paths}
+        try:
+            yield
+        except BaseException:
+            for path, content in before.items():
+                _put_back(path, content)
+            raise
 
     def set_aside(self, user: str) -> None:
         """Move a damaged document away, so that a login can replace it and nothing is lost."""
@@ -231,6 +249,13 @@ def _parse(path: Path, content: bytes | None) -> Document | None:
     if not isinstance(document, dict):
         raise DamagedDocument(f"{path} is not a whole JSON object; put a good one back, or log in again")
     return document
+
+
+def _put_back(path: Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink(missing_ok=True)
+    elif read_private(path) != content:
+        write_private(path, content, durable=True)
 
 
 def _hashed(user: str) -> str:

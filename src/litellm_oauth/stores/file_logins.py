@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
+from ..disk import MAX_FILE_BYTES
 from .file import FileTokens, use_up
 from .rows import NewLogin, Note, PendingLogin
 
@@ -41,6 +43,7 @@ class FileLogins:
                 "claimedUntil": None,
                 "usedAt": None,
             }
+            _make_fit(logins)
             return now + login.lifetime
 
         expires_at = await self._change(add)
@@ -108,3 +111,14 @@ class FileLogins:
 
     async def _change(self, step: Callable[[dict[str, Any]], T]) -> T:
         return await self._tokens.change_logins(step)
+
+
+def _make_fit(logins: dict[str, Any]) -> None:
+    """Drop the oldest logins until the file can be read again, with room for what is still added to them."""
+    room = MAX_FILE_BYTES // 2
+    kept = sorted(logins, key=lambda key: logins[key]["createdAt"])
+    size = sum(len(json.dumps({key: logins[key]})) for key in kept)
+    for key in kept[:-1]:
+        if size <= room:
+            return
+        size -= len(json.dumps({key: logins.pop(key)}))
