@@ -47,6 +47,22 @@ def make_private(folder: Path) -> None:
         raise UnfitFile(f"{folder} belongs to another user (uid {found.st_uid}); chown it to {os.geteuid()}")
 
 
+def open_own(path: Path, flags: int) -> int:
+    """A descriptor of a regular file of this user or root; it follows no link and waits for no pipe.
+
+    Raises UnfitFile for anything else, and OSError.
+    """
+    safe = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = os.open(path, flags | safe, FILE_MODE)
+    found = os.fstat(descriptor)
+    if stat.S_ISREG(found.st_mode) and found.st_uid in (0, os.geteuid()):
+        return descriptor
+    os.close(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        raise UnfitFile(f"{path} is no regular file; remove it")
+    raise UnfitFile(f"{path} belongs to another user (uid {found.st_uid}); chown it to {os.geteuid()}")
+
+
 def read_private(path: Path) -> bytes | None:
     """The file's content, or None where there is none.
 
@@ -54,17 +70,11 @@ def read_private(path: Path) -> bytes | None:
     write, and OSError.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = open_own(path, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise UnfitFile(f"{path} is no regular file; remove it")
-        if found.st_uid not in (0, os.geteuid()):
-            raise UnfitFile(
-                f"{path} belongs to another user (uid {found.st_uid}); chown it to {os.geteuid()}"
-            )
         if found.st_mode & 0o077:
             raise UnfitFile(
                 f"{path} has mode {found.st_mode & 0o777:04o}, so others may use it; chmod 600 it"
@@ -80,8 +90,11 @@ def read_private(path: Path) -> bytes | None:
 def write_private(path: Path, content: bytes, *, durable: bool) -> None:
     """Replace the file as a whole: who reads it sees the old content or the new one. Raises OSError.
 
+    What ``read_private`` would refuse for its size is not written (UnfitFile).
     ``durable``: it also survives a loss of power from the moment this returns.
     """
+    if len(content) > MAX_FILE_BYTES:
+        raise UnfitFile(f"{path} would become larger than {MAX_FILE_BYTES} bytes")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, TypeVar
 
 # Seconds after which a task that went on all the same is told again.
@@ -36,5 +37,6 @@ async def end(*tasks: asyncio.Task[Any]) -> None:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=AGAIN)
     for task in tasks:
-        if not task.cancelled():
+        with suppress(asyncio.CancelledError):
+            # To ask lets go of its traceback, and so of what it had open: a connection in the making, say.
             task.exception()

@@ -1,6 +1,6 @@
 """The sandbox provider as a real process on a loopback port, for every test that needs a provider.
 
-Import the fixtures by name. ``sandbox`` is a clean provider for each test, from one process a test module
+Import the fixtures by name. ``sandbox`` is a clean provider for each test, from one process a test process
 (``sandbox_process``, to be imported as well); ``own_sandbox`` is one test's alone, to stop and restart.
 """
 
@@ -302,9 +302,9 @@ def running_sandbox(**environment: str) -> Iterator[SandboxProvider]:
             provider.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def sandbox_process() -> Iterator[SandboxProvider]:
-    """The process that the tests of one module share."""
+    """The process that the tests of one test process share."""
     with running_sandbox() as provider:
         yield provider
 

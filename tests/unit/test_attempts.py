@@ -18,7 +18,7 @@ from litellm_oauth.errors import CoolingDown, ReauthRequired, StorageUnavailable
 from litellm_oauth.journal import Journal, Record
 from litellm_oauth.provider import Provider
 from litellm_oauth.service import TokenService
-from litellm_oauth.stores import Claim
+from litellm_oauth.stores import Claim, TokenRow
 from litellm_oauth.stores.postgres import PostgresTokens
 from support.postgres import AUDIT, TOKENS
 from support.service import ACTOR, QUICK, Gateways, eventually
@@ -35,6 +35,15 @@ def records(gateways: Gateways, host: str = "host") -> list[Path]:
 def set_row(gateways: Gateways, assignments: str) -> None:
     """Change alice's row in a way that nobody is told of."""
     gateways.database.query(f"UPDATE {TOKENS} SET {assignments} WHERE user_id = 'alice'")
+
+
+async def read_before(gateways: Gateways) -> tuple[TokenService, TokenRow]:
+    """A service, and alice's row as a pass reads it before it comes to her."""
+    service = await gateways.open()
+    await gateways.log_in(service)
+    row = await service._tokens.load("alice")
+    assert row is not None
+    return service, row
 
 
 async def die(*_: Any, **__: Any) -> Any:
@@ -331,10 +340,7 @@ async def test_a_record_that_cannot_be_read_concerns_its_user_alone(
 
 async def test_what_was_judged_before_others_were_told_to_wait_is_not_claimed(gateways: Gateways) -> None:
     """A pass reads its users by the page; meanwhile somebody else's attempt for one of them ends in doubt."""
-    service = await gateways.open()
-    await gateways.log_in(service)
-    row = await service._tokens.load("alice")
-    assert row is not None
+    service, row = await read_before(gateways)
     set_row(gateways, "last_error = 'answer_lost: why', next_attempt_at = now() + interval '1 hour'")
     with pytest.raises(CoolingDown, match="answer_lost"):
         await service._refresher.spend_due(row, 86_400, ACTOR)
@@ -344,10 +350,7 @@ async def test_what_was_judged_before_others_were_told_to_wait_is_not_claimed(ga
 async def test_a_record_that_came_after_the_row_was_read_is_settled_and_not_forgotten(
     gateways: Gateways, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = await gateways.open()
-    await gateways.log_in(service)
-    row = await service._tokens.load("alice")
-    assert row is not None
+    service, row = await read_before(gateways)
     other = await gateways.open()
     await crash(other, monkeypatch, Provider, "refresh")
     with pytest.raises(CoolingDown, match="may be spent"):

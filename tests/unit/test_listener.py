@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 
+from chaos.wire import wire
 from litellm_oauth.stores import listener
 from litellm_oauth.stores.listener import CHANNEL, listen
 from support.postgres import TestDatabase
@@ -49,28 +50,6 @@ async def listening(parameters: dict[str, Any]) -> AsyncIterator[Recorder]:
             await task
 
 
-class Wire:
-    """A way to the database that can be cut without a word to either side."""
-
-    def __init__(self, host: str, port: int) -> None:
-        self._server = host, port
-        self.cut = False
-
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(*self._server)
-        try:
-            await asyncio.gather(self._pump(reader, back), self._pump(there, writer))
-        finally:
-            writer.close()
-            back.close()
-
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        while piece := await source.read(65536):
-            if not self.cut:
-                sink.write(piece)
-        sink.close()
-
-
 @pytest.mark.parametrize("payload", ["9" * 5000 + " active alice", "x active alice", "7 active", "7", ""])
 async def test_a_payload_that_is_no_change_is_passed_over(database: TestDatabase, payload: str) -> None:
     async with listening(database.parameters) as recorder:
@@ -86,17 +65,12 @@ async def test_a_connection_that_went_deaf_is_given_up_at_once(
 ) -> None:
     monkeypatch.setattr(listener, "HEARTBEAT", 0.2)
     monkeypatch.setattr(listener, "HEARTBEAT_TIMEOUT", 0.5)
-    parts = conninfo_to_dict(database.settings.url)
-    wire = Wire(str(parts["host"]), int(str(parts["port"])))
-    server = await asyncio.start_server(wire.carry, "127.0.0.1", 0)
-    try:
-        parameters = {**database.parameters, "port": server.sockets[0].getsockname()[1]}
+    async with wire(database.settings.url) as (line, url):
+        parameters = {**database.parameters, "port": urlsplit(url).port}
         async with listening(parameters) as recorder:
-            wire.cut = True
+            line.cut(silent=True)
             started = time.monotonic()
             await eventually(lambda: recorder.ends == 1, seconds=30)
             assert time.monotonic() - started < 2.5
-            wire.cut = False
+            line.mend()
             await eventually(lambda: recorder.connections == 2)
-    finally:
-        server.close()

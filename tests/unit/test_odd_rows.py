@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from litellm_oauth.errors import CoolingDown
 from litellm_oauth.gateway import views
 from litellm_oauth.refresh import LEASE
-from litellm_oauth.stores import Failure
+from litellm_oauth.stores import Attempt, Failure, Note
 from litellm_oauth.stores.rows import LONGEST_LEASE
 from litellm_oauth.tokens import Status
 from support.service import ACTOR, Gateways
@@ -85,7 +86,12 @@ async def test_a_rest_longer_than_any_that_is_given_is_over(gateways: Gateways, 
     )
     assert await service._tokens.next_due_in(300) < 0
     # A rest that is asked for now is kept, and the other one does not hide it.
-    await service._tokens.rest(Failure("rate_limited: because", 600, 600))
+    await gateways.log_in(service, "bob")
+    bob = await service._tokens.load("bob")
+    assert bob is not None
+    claim = await service._tokens.claim(bob, Attempt(uuid.uuid4(), uuid.uuid4(), "host"), LEASE, ACTOR)
+    failure = Failure("rate_limited: because", 600, 600, counts=True)
+    assert await service._tokens.fail(claim, failure, Note(ACTOR, "refresh", "bob", "failed"))
     with pytest.raises(CoolingDown, match="by everybody") as caught:
         await service.refresh("alice", actor=ACTOR)
     assert 500 < caught.value.retry_after <= 600

@@ -22,9 +22,8 @@ from litellm_oauth.errors import (
     Unreadable,
 )
 from litellm_oauth.service import TokenService
-from litellm_oauth.stores.postgres import PostgresTokens
 from litellm_oauth.tokens import Status
-from support.postgres import AUDIT, LOGINS, TOKENS
+from support.postgres import AUDIT, TOKENS
 from support.sandbox import fingerprint
 from support.service import ACTOR, Gateways, eventually
 
@@ -482,24 +481,6 @@ async def test_a_pass_ends_when_the_provider_keeps_failing(gateways: Gateways) -
     assert gateways.sandbox.control("GET", "faults")["struck"]["token:status"] < len(users)
 
 
-async def test_the_background_loop_refreshes_who_is_due_and_purges_logins(
-    gateways: Gateways,
-) -> None:
-    service = await gateways.open()
-    await gateways.log_in(service)
-    await service.start_login("bob", actor=ACTOR)
-    gateways.database.query(
-        "UPDATE claude_oauth.\"LiteLLM_ClaudeOAuthLogins\" SET expires_at = now() - interval '1 day'"
-    )
-    await gateways.expire(seconds_left=100)
-    await service.access_token("alice")
-    loop = asyncio.create_task(service.run_background())
-    await eventually(lambda: gateways.row()["generation"] == 2)
-    await eventually(lambda: gateways.database.query(f"SELECT 1 FROM {LOGINS}") == [])
-    loop.cancel()
-    assert gateways.row()["last_used"] is not None
-
-
 async def test_a_row_that_somebody_holds_keeps_nobody_else_from_being_refreshed(gateways: Gateways) -> None:
     service = await gateways.open()
     for user in ("alice", "bob"):
@@ -583,44 +564,3 @@ async def test_the_provider_saw_the_very_tokens_that_were_handed_out(gateways: G
     token = await service.access_token("alice")
     assert gateways.accepts(token.value)
     assert gateways.sandbox.requests()[-1]["token_sha256"] == fingerprint(token.value)
-
-
-@pytest.mark.parametrize("step", ["replay", "notes"])
-async def test_a_step_of_a_background_pass_that_fails_keeps_no_due_token_waiting(
-    gateways: Gateways, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    service = await gateways.open()
-    await gateways.log_in(service)
-
-    async def fail() -> None:
-        raise ValueError(step)
-
-    owner, name = {"replay": (service._refresher, "replay"), "notes": (service._tokens, "forward_notes")}[
-        step
-    ]
-    monkeypatch.setattr(owner, name, fail)
-    await gateways.expire(seconds_left=1)
-    loop = asyncio.create_task(service.run_background())
-    await eventually(lambda: gateways.row()["generation"] == 2)
-    loop.cancel()
-
-
-async def test_what_one_user_has_wrong_keeps_the_journal_of_nobody_else_waiting(
-    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    service = await gateways.open()
-    for user in ("alice", "bob"):
-        await gateways.log_in(service, user)
-        attempt = "attempt_id = gen_random_uuid(), attempt_host = %(host)s"
-        await gateways.change(attempt, user=user, values={"host": service._refresher._attempts.host})
-    load = PostgresTokens.load
-
-    async def fail_for_alice(store: PostgresTokens, user: str) -> Any:
-        if user == "alice":
-            raise ValueError
-        return await load(store, user)
-
-    monkeypatch.setattr(PostgresTokens, "load", fail_for_alice)
-    await service._refresher.replay()
-    assert gateways.row("bob")["attempt_id"] is None
-    assert gateways.row("alice")["attempt_id"] is not None

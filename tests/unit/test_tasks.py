@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from contextlib import suppress
 
 import pytest
@@ -44,6 +46,28 @@ async def test_what_tasks_raise_is_nobodys_concern_when_they_are_ended() -> None
     await end(running, over)
     assert running.done()
     assert over.done()
+
+
+async def test_what_a_task_had_open_is_let_go_of_at_once() -> None:
+    """A connection that was being made would else stay half open at the server."""
+
+    class Connection: ...
+
+    opened: list[weakref.ref[Connection]] = []
+
+    async def connect() -> None:
+        connection = Connection()
+        opened.append(weakref.ref(connection))
+        await asyncio.sleep(60)
+
+    gc.disable()
+    try:
+        task = asyncio.create_task(connect())
+        await asyncio.sleep(0)
+        await end(task)
+        assert opened[0]() is None
+    finally:
+        gc.enable()
 
 
 async def test_nothing_to_end_is_no_fault() -> None:

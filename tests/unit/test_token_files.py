@@ -21,9 +21,10 @@ import pytest
 from litellm_oauth.disk import MAX_FILE_BYTES
 from litellm_oauth.errors import NotLoggedIn, SettingsError, StorageUnavailable
 from litellm_oauth.service import TokenService
-from litellm_oauth.stores import Attempt, Failure, NewLogin, Note, Sealed
+from litellm_oauth.stores import Attempt, NewLogin, Note, Sealed
 from litellm_oauth.stores.documents import Documents
 from litellm_oauth.stores.file import FileTokens
+from litellm_oauth.stores.file_audit import FileAudit
 from litellm_oauth.stores.file_logins import FileLogins
 from litellm_oauth.tokens import Status
 from support.service import ACTOR, KEY, Gateways, eventually
@@ -388,18 +389,19 @@ def files_of(service: TokenService) -> FileTokens:
 
 
 @contextmanager
-def failing(monkeypatch: pytest.MonkeyPatch, name: str, when: Any = None) -> Iterator[None]:
-    """Writes by ``FileTokens`` or its documents fail as on a full disk, where ``when`` says so."""
+def failing(
+    monkeypatch: pytest.MonkeyPatch, owner: type[Documents | FileAudit], when: Any = None
+) -> Iterator[None]:
+    """Writes of documents or of the audit fail as on a full disk, where ``when`` says so."""
 
     def full(*arguments: Any, **_: Any) -> None:
         if when is None or when(*arguments):
             raise OSError(28, "No space left on device")
         original(*arguments, **_)
 
-    owner = Documents if name == "write" else FileTokens
-    original = getattr(owner, name)
+    original = owner.write
     with monkeypatch.context() as patch:
-        patch.setattr(owner, name, full)
+        patch.setattr(owner, "write", full)
         yield
 
 
@@ -463,9 +465,9 @@ async def test_a_login_that_could_not_be_written_can_be_completed_again(
     claimed_by = uuid.uuid4()
     assert await logins.claim(login.login_id, claimed_by, 60)
     sealed = Sealed("v1.a", "v1.r", time.time() + 3600, None, (), None)
-    with failing(monkeypatch, "write"), pytest.raises(StorageUnavailable):
+    with failing(monkeypatch, Documents), pytest.raises(StorageUnavailable):
         await files.log_in(login, claimed_by, sealed, NOTE)
-    with failing(monkeypatch, "_write_note"), pytest.raises(StorageUnavailable):
+    with failing(monkeypatch, FileAudit), pytest.raises(StorageUnavailable):
         await files.log_in(login, claimed_by, sealed, NOTE)
     both = await asyncio.gather(*(files.log_in(login, claimed_by, sealed, NOTE) for _ in range(2)))
     (row,) = [row for row in both if row is not None]
@@ -473,58 +475,27 @@ async def test_a_login_that_could_not_be_written_can_be_completed_again(
 
 
 @pytest.mark.parametrize(
-    ("name", "when"),
-    [("write", lambda _, user, *__: user == "default"), ("_write_note", None)],
+    ("owner", "when"),
+    [(Documents, lambda _, user, *__: user == "default"), (FileAudit, None)],
     ids=["the second document", "the note"],
 )
 async def test_a_rename_that_fails_half_way_changes_nothing(
-    gateways: Gateways, path: Path, monkeypatch: pytest.MonkeyPatch, name: str, when: Any
+    gateways: Gateways,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    owner: type[Documents | FileAudit],
+    when: Any,
 ) -> None:
     files = files_of(await logged_in(gateways))
     row = await files.load("default")
     assert row is not None
     before = path.read_bytes()
-    with failing(monkeypatch, name, when), pytest.raises(StorageUnavailable):
+    with failing(monkeypatch, owner, when), pytest.raises(StorageUnavailable):
         await files.rename(row, replace(row, user_id="bob"), NOTE)
     assert path.read_bytes() == before
     assert await files.load("bob") is None
     assert await files.load("default") == row
     assert await files.rename(row, replace(row, user_id="bob"), NOTE) is not None
-
-
-@pytest.mark.parametrize(("rest", "left"), [(60.0, 60.0), (None, 0.0)])
-async def test_a_success_in_flight_does_not_end_a_rest(
-    gateways: Gateways, rest: float | None, left: float
-) -> None:
-    files = files_of(await logged_in(gateways))
-    row = await files.load("default")
-    assert row is not None
-    claim = await files.claim(row, Attempt(uuid.uuid4(), uuid.uuid4(), "host"), 1, ACTOR)
-    assert claim is not None
-    await files.rest(Failure("rate_limited", 0, rest, counts=True))
-    saved = await files.save(claim, Sealed("v1.a", "v1.r", time.time() + 3600, None, (), None), NOTE)
-    assert saved is not None
-    assert saved.provider.rests_for == pytest.approx(left, abs=2)
-    assert saved.provider.failures == (1 if rest else 0)
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}'])
-async def test_damaged_key_checks_let_no_key_in(gateways: Gateways, content: str) -> None:
-    await logged_in(gateways)
-    (gateways.journal() / "key_checks.json").write_text(content)
-    with pytest.raises(StorageUnavailable, match=r"key_checks\.json is damaged.*backup"):
-        await opened(gateways, encryption_key=KEY[::-1])
-
-
-@pytest.mark.parametrize("value", [None, "soon", [], 1e300])
-async def test_a_providers_state_of_wrong_types_is_nothing_known(gateways: Gateways, value: Any) -> None:
-    files = files_of(await logged_in(gateways))
-    await files.rest(Failure("rate_limited", 0, 60, counts=True))
-    edit(gateways.journal() / "provider.json", restsUntil=value, failures=value, reason=7)
-    row = await files.load("default")
-    assert row is not None
-    assert row.provider.rests_for == 0
-    await files.rest(Failure("rate_limited", 0, 60, counts=True))
 
 
 async def test_no_document_is_written_that_could_not_be_read_again(gateways: Gateways, path: Path) -> None:
@@ -544,42 +515,3 @@ async def test_the_oldest_logins_make_room_for_new_ones(gateways: Gateways) -> N
         await logins.add(NewLogin(user, "s", "x" * 300_000, "issuer", "uri", 60, "me"), NOTE, 5)
     assert not await logins.of_user("first")
     assert await logins.of_user("third")
-
-
-async def test_damaged_audit_lines_are_left_out_with_one_warning(
-    gateways: Gateways, caplog: pytest.LogCaptureFixture
-) -> None:
-    files = files_of(await logged_in(gateways))
-    file = gateways.journal() / "audit.jsonl"
-    (good, *_) = file.read_bytes().splitlines()
-    odd = [json.dumps({**json.loads(good), "at": at}).encode() for at in (1e300, float("nan"), None)]
-    file.write_bytes(b"\n".join([b"null", b"{", b'"\xff"', *odd, good, b""]))
-    assert len(await files.take_notes()) == 1
-    assert caplog.text.count("cannot be read; they are left out") == 1
-    await files.forget_taken()
-    assert not await files.take_notes()
-
-
-async def test_two_processes_do_not_forget_each_others_audit_lines(gateways: Gateways) -> None:
-    first, second = files_of(await logged_in(gateways)), files_of(await opened(gateways))
-    assert await first.take_notes()
-    assert await second.take_notes()
-    await first.forget_taken()
-    await first.write_note(NOTE)
-    assert len(await first.take_notes()) == 1
-    await second.forget_taken()
-    assert len(await first.take_notes()) == 1
-
-
-async def test_the_audit_is_written_to_no_link_and_waits_for_no_pipe(gateways: Gateways) -> None:
-    files = files_of(await opened(gateways))
-    file, other = gateways.journal() / "audit.jsonl", gateways.folder / "other"
-    other.touch(mode=0o600)
-    file.symlink_to(other)
-    with pytest.raises(StorageUnavailable):
-        await files.write_note(NOTE)
-    file.unlink()
-    os.mkfifo(file)
-    with pytest.raises(StorageUnavailable):
-        await asyncio.wait_for(files.write_note(NOTE), 5)
-    assert not other.read_bytes()

@@ -151,10 +151,6 @@ class TokenStore(Protocol):
         """Leave the provider in peace for this user, where the generation is still this one."""
         ...
 
-    async def rest(self, failure: Failure) -> None:
-        """Leave the provider in peace for everybody, for a failure that belongs to no attempt."""
-        ...
-
     async def log_in(
         self, login: PendingLogin, claimed_by: UUID, sealed: Sealed, note: Note
     ) -> TokenRow | None:

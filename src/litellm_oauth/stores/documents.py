@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from ..disk import MAX_FILE_BYTES, UnfitFile, make_private, read_private, write_private
+from ..disk import make_private, read_private, write_private
 from ..errors import StorageUnavailable
 from ..tokens import moment_of
 from .rows import ProviderState, RowStatus, TokenRow
@@ -114,13 +114,10 @@ class Documents:
         if logged_out:
             path.unlink(missing_ok=True)
         else:
-            text = json.dumps({**document, "userId": user}, indent=2, ensure_ascii=False)
-            content = text.encode("utf-8", "surrogatepass") + b"\n"
-            if len(content) > MAX_FILE_BYTES:
-                raise UnfitFile(f"{path} would become larger than {MAX_FILE_BYTES} bytes")
+            content = json.dumps({**document, "userId": user}, indent=2, ensure_ascii=False)
             # People are told to empty the folder.
             make_private(path.parent)
-            write_private(path, content, durable=durable)
+            write_private(path, content.encode("utf-8", "surrogatepass") + b"\n", durable=durable)
         floor = {"generation": document["generation"], "loggedOut": logged_out}
         write_private(self._floors / _hashed(user), json.dumps(floor).encode(), durable=durable)
 

@@ -6,12 +6,9 @@ Every step reads, compares and writes under the user's lock on this host, in a t
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -19,7 +16,7 @@ from typing import Any, TypeGuard, TypeVar
 from uuid import UUID
 
 from ..backoff import cooling_for, next_attempt_at, resting_for
-from ..disk import FILE_MODE, MAX_FILE_BYTES, Disk, UnfitFile, read_private, write_all, write_private
+from ..disk import Disk
 from ..errors import StorageUnavailable
 from ..hostlock import HostLocks, of_document, of_refresh
 from ..results import Actor
@@ -33,74 +30,25 @@ from .documents import (
     today,
     unusable,
 )
+from .file_audit import FileAudit
 from .rows import (
     Attempt,
     Claim,
     Failure,
     Note,
     PendingLogin,
-    ProviderState,
     RowStatus,
     Sealed,
     TokenRow,
     Tombstone,
 )
+from .state_files import KeyChecks, ProviderFile, StateFile
 
 _log = logging.getLogger(__name__)
-# The end of the year 9999: no moment after it can be shown.
-_LAST_MOMENT = 253_402_300_800.0
 
 T = TypeVar("T")
 # A step that finds nothing to change returns this instead of a document.
 Step = Callable[[TokenRow | None, Document], Document | None]
-
-
-class StateFile:
-    """One JSON object that the processes of this host change together."""
-
-    def __init__(self, path: Path, locks: HostLocks) -> None:
-        self._path = path
-        self._locks = locks
-
-    def read(self) -> dict[str, Any]:
-        """The object; an empty one where there is none, or one that cannot be read. Raises OSError."""
-        return self._object() or {}
-
-    def _object(self) -> dict[str, Any] | None:
-        """The object, an empty one where there is none, None where it is damaged."""
-        content = read_private(self._path)
-        try:
-            found = {} if content is None else json.loads(content)
-        except (ValueError, RecursionError):
-            return None
-        return found if isinstance(found, dict) else None
-
-    @contextmanager
-    def changed(self) -> Iterator[dict[str, Any]]:
-        """The object, to be changed in place; it is written at the end of the block. Raises OSError."""
-        with self._locks.briefly(f"file/{self._path.name}"):
-            document = self.read()
-            before = json.dumps(document)
-            yield document
-            after = json.dumps(document)
-            if after != before:
-                if len(after) > MAX_FILE_BYTES:
-                    raise UnfitFile(f"{self._path} would become larger than {MAX_FILE_BYTES} bytes")
-                write_private(self._path, after.encode(), durable=True)
-
-
-class KeyChecks(StateFile):
-    """The check values of the keys. Damage is no "nothing known": that would let a wrong key in."""
-
-    def read(self) -> dict[str, Any]:
-        """The check values by their key ids. Raises OSError and DamagedDocument."""
-        found = self._object()
-        if found is None or not all(isinstance(value, str) for value in found.values()):
-            raise DamagedDocument(
-                f"{self._path} is damaged, so nobody knows which key the tokens were written with; put it "
-                "back from a backup, or delete it if claude_oauth.encryption_key is surely the right one"
-            )
-        return found
 
 
 class FileTokens:
@@ -123,14 +71,11 @@ class FileTokens:
         self._disk = disk
         self._clock = clock
         self._readable = readable
-        self._token_url = token_url
-        self._provider = StateFile(state / "provider.json", locks)
+        self._provider = ProviderFile(state, locks, token_url, clock)
         self._keys = KeyChecks(state / "key_checks.json", locks)
-        self._audit = state / "audit.jsonl"
+        self._audit = FileAudit(state, locks, clock)
         self._logins = StateFile(state / "logins.json", locks)
         self._unfit: set[str] = set()
-        # Which file ``take_notes`` gave: another process may have taken the next one meanwhile.
-        self._taken_as: tuple[int, int, int] | None = None
 
     @property
     def down(self) -> bool:
@@ -184,7 +129,7 @@ class FileTokens:
                 doubted.append(found.attempt_host or "unknown")
                 # A token in doubt is spent only after its line in the audit.
                 note = Note(actor, "refresh", row.user_id, "in_doubt_retry", doubted[0])
-                self._write_note(note, found.generation)
+                self._audit.write(note, found.generation)
             taken = {**document, "attemptId": str(attempt.attempt_id), "attemptHost": attempt.host}
             if forced:
                 taken.update(forcedOn=today(self._clock()), forcedCount=found.forced_today + 1)
@@ -245,7 +190,7 @@ class FileTokens:
 
         failed = await self._change(claim.row.user_id, step, note) is not None
         if failed and failure.counts:
-            await self.rest(failure)
+            await self._run(self._provider.rest, failure)
         return failed
 
     async def abandon(self, row: TokenRow, attempt: Attempt) -> None:
@@ -272,17 +217,6 @@ class FileTokens:
 
         return await self._change(row.user_id, step, note) is not None
 
-    async def rest(self, failure: Failure) -> None:
-        def rest() -> None:
-            with self._provider.changed() as state:
-                same = state.get("tokenUrl") == self._token_url
-                state["failures"] = (_failures(state) if same else 0) + 1
-                until = 0.0 if failure.rest is None else self._clock() + failure.rest
-                state["restsUntil"] = max(until, _rests_until(state) if same else 0.0)
-                state.update(tokenUrl=self._token_url, reason=failure.last_error)
-
-        await self._run(rest)
-
     async def log_in(
         self, login: PendingLogin, claimed_by: UUID, sealed: Sealed, note: Note
     ) -> TokenRow | None:
@@ -307,7 +241,8 @@ class FileTokens:
                 if not _is_claimed(waiting, claimed_by):
                     return None
                 # What fails here leaves the login to be tried again.
-                row = self._change_now(login.user_id, step, note, replace_damaged=True)
+                with self._lock(login.user_id):
+                    row = self._stepped(login.user_id, step, note, replace_damaged=True)
                 use_up(waiting, self._clock())
                 return row
 
@@ -329,8 +264,8 @@ class FileTokens:
         def rename() -> TokenRow | None:
             first, second = sorted((row.user_id, to.user_id))
             with (
-                self._locks.briefly(of_document(first)),
-                self._locks.briefly(of_document(second)),
+                self._lock(first),
+                self._lock(second),
                 self._documents.all_or_none(to.user_id, row.user_id),
             ):
                 before = self._documents.read(row.user_id)
@@ -339,7 +274,7 @@ class FileTokens:
                 arrived = self._stepped(to.user_id, arrive)
                 if arrived is not None:
                     self._stepped(row.user_id, leave)
-                    self._write_note(note, arrived.generation)
+                    self._audit.write(note, arrived.generation)
                 return arrived
 
         return await self._run(rename)
@@ -367,7 +302,7 @@ class FileTokens:
 
     async def next_due_in(self, buffer: float) -> float | None:
         def read() -> float | None:
-            rests = self._provider_state()
+            rests = self._provider.standing()
             found = [
                 _may_be_tried(row, buffer, self._clock()) - self._clock()
                 for user in self._documents.users()
@@ -384,15 +319,15 @@ class FileTokens:
         """Nothing: there is no tier below."""
 
     async def write_note(self, note: Note) -> None:
-        await self._run(self._write_note, note, None)
+        await self._run(self._audit.write, note, None)
 
     async def take_notes(self) -> Sequence[tuple[float, Note]]:
         """The audit lines with their times, which the caller now has to keep. Raises StorageUnavailable."""
-        return await self._run(self._take_notes)
+        return await self._run(self._audit.take)
 
     async def forget_taken(self) -> None:
         """What ``take_notes`` gave is kept elsewhere now."""
-        await self._run(self._forget_taken)
+        await self._run(self._audit.forget)
 
     async def key_checks(self) -> Mapping[str, str]:
         return await self._run(self._keys.read)
@@ -442,7 +377,7 @@ class FileTokens:
         return None if document is None else self._row(user, document)
 
     def _row(self, user: str, document: Document) -> TokenRow:
-        row = row_of(user, document, self._clock(), self._provider_state())
+        row = row_of(user, document, self._clock(), self._provider.standing())
         if row.attempt_id is None:
             return row
         # Whoever asks the provider now holds the user's lock: there is no doubt yet.
@@ -450,14 +385,6 @@ class FileTokens:
         if hold is not None:
             hold.release()
         return replace(row, in_doubt=hold is not None)
-
-    def _provider_state(self) -> ProviderState:
-        state = self._provider.read()
-        if state.get("tokenUrl") != self._token_url:
-            return ProviderState()
-        rests_for = max(0.0, _rests_until(state) - self._clock())
-        reason = state.get("reason")
-        return ProviderState(_failures(state), rests_for, reason if isinstance(reason, str) else None)
 
     def _due(self, buffer: float, host: str, doubtful: bool) -> list[TokenRow]:
         found = [row for user in self._documents.users() if (row := self._load_or_none(user)) is not None]
@@ -516,10 +443,7 @@ class FileTokens:
         def step(found: TokenRow | None, document: Document) -> Document | None:
             if found is None or not allowed(found):
                 return None
-            with self._provider.changed() as state:
-                # A success that was under way does not end what the provider asked for meanwhile.
-                if _rests_until(state) <= self._clock():
-                    state.clear()
+            self._provider.has_given()
             return {
                 **_ended(document),
                 **self._of_sealed(sealed),
@@ -540,25 +464,23 @@ class FileTokens:
         replace_damaged: bool = False,
     ) -> TokenRow | None:
         """Run a step under the user's lock; returns the row it wrote, or None where it wrote nothing."""
-        return await self._run(self._change_now, user, step, note, durable, replace_damaged)
 
-    def _change_now(
-        self,
-        user: str,
-        step: Step,
-        note: Note | None = None,
-        durable: bool = True,
-        replace_damaged: bool = False,
-    ) -> TokenRow | None:
-        # Another lock than the one that is held while the provider is asked: a person's act does not wait.
-        with self._locks.briefly(of_document(user)):
-            return self._stepped(user, step, note, durable, replace_damaged)
+        def change() -> TokenRow | None:
+            with self._lock(user):
+                return self._stepped(user, step, note, durable=durable, replace_damaged=replace_damaged)
+
+        return await self._run(change)
+
+    def _lock(self, user: str) -> AbstractContextManager[None]:
+        """Another one than is held while the provider is asked: a person's act does not wait."""
+        return self._locks.briefly(of_document(user))
 
     def _stepped(
         self,
         user: str,
         step: Step,
         note: Note | None = None,
+        *,
         durable: bool = True,
         replace_damaged: bool = False,
     ) -> TokenRow | None:
@@ -577,102 +499,13 @@ class FileTokens:
         self._documents.write(user, after, durable=durable)
         written = self._row(user, after)
         if note is not None:
-            self._write_note(note, written.generation)
+            self._audit.write(note, written.generation)
         return written
-
-    @property
-    def _taken(self) -> Path:
-        return self._audit.with_suffix(".taken")
-
-    def _take_notes(self) -> list[tuple[float, Note]]:
-        with self._audit_lock():
-            # What was taken before and not forgotten comes first: a line twice is better than none.
-            if not self._taken.exists():
-                if not self._audit.exists():
-                    return []
-                self._audit.rename(self._taken)
-            with os.fdopen(_open_own(self._taken, os.O_RDONLY), "rb") as file:
-                self._taken_as = _identity(os.fstat(file.fileno()))
-                lines = file.read().split(b"\n")
-        read = [_parsed_note(line) for line in lines if line]
-        notes = [note for note in read if note is not None]
-        if len(notes) < len(read):
-            _log.warning(
-                "%d lines of %s cannot be read; they are left out", len(read) - len(notes), self._audit
-            )
-        return notes
-
-    def _forget_taken(self) -> None:
-        """Remove what this process took, unless another one did so and took what came after it."""
-        with self._audit_lock(), suppress(FileNotFoundError):
-            if _identity(self._taken.lstat()) == self._taken_as:
-                self._taken.unlink()
-
-    def _audit_lock(self) -> AbstractContextManager[None]:
-        return self._locks.briefly(f"file/{self._audit.name}")
-
-    def _write_note(self, note: Note, generation: int | None) -> None:
-        line = {
-            "at": self._clock(),
-            "actor": note.actor.name,
-            "origin": note.actor.origin,
-            "action": note.action,
-            "user_id": note.user_id,
-            "outcome": note.outcome,
-            "detail": note.detail,
-            "generation": generation,
-        }
-        content = json.dumps(line, separators=(",", ":")).encode() + b"\n"
-        with self._audit_lock():
-            descriptor = _open_own(self._audit, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            try:
-                write_all(descriptor, content)
-            finally:
-                os.close(descriptor)
 
 
 def use_up(login: dict[str, Any], now: float) -> None:
     """End a pending login of the file ``logins``."""
     login.update(usedAt=now, verifier=None, claimedBy=None, claimedUntil=None)
-
-
-def _open_own(path: Path, flags: int) -> int:
-    """A descriptor of a regular file of this user or root. Raises OSError, UnfitFile for anything else."""
-    safe = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    descriptor = os.open(path, flags | safe, FILE_MODE)
-    found = os.fstat(descriptor)
-    if stat.S_ISREG(found.st_mode) and found.st_uid in (0, os.geteuid()):
-        return descriptor
-    os.close(descriptor)
-    raise UnfitFile(f"{path} is no regular file of this user; move it away")
-
-
-def _identity(found: os.stat_result) -> tuple[int, int, int]:
-    return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _parsed_note(line: bytes) -> tuple[float, Note] | None:
-    """One audit line with its time; None where it is damaged."""
-    try:
-        found = json.loads(line)
-        at = float(found["at"])
-        actor = Actor(found["actor"], found["origin"])
-        note = Note(actor, found["action"], found["user_id"], found["outcome"], found["detail"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return None
-    texts = (actor.name, actor.origin, note.action, note.user_id, note.outcome, note.detail or "")
-    whole = all(isinstance(text, str) for text in texts) and 0 <= at < _LAST_MOMENT
-    return (at, note) if whole else None
-
-
-def _rests_until(state: Mapping[str, Any]) -> float:
-    found = state.get("restsUntil")
-    return float(found) if isinstance(found, (int, float)) and 0 < found < _LAST_MOMENT else 0.0
-
-
-def _failures(state: Mapping[str, Any]) -> int:
-    found = state.get("failures")
-    return found if isinstance(found, int) and found > 0 else 0
 
 
 def _is_claimed(login: Mapping[str, Any] | None, claimed_by: UUID) -> TypeGuard[dict[str, Any]]:

@@ -143,14 +143,15 @@ _SAVE = _save_where(_OWN_ATTEMPT)
 _REPLAY = _save_where("t.user_id = %(user)s AND t.generation = %(generation)s AND t.status <> 'logged_out'")
 _REST = f"""
 INSERT INTO {RESTS} AS r (token_url, failures, rests_until, reason)
-  SELECT %(token_url)s, 1, clock_timestamp() + make_interval(secs => %(rest)s), %(last_error)s {{}}
+  SELECT %(token_url)s, 1, clock_timestamp() + make_interval(secs => %(rest)s), %(last_error)s
+  FROM failed WHERE %(counts)s
   ON CONFLICT (token_url) DO UPDATE SET failures = r.failures + 1, updated_at = clock_timestamp(),
     rests_until = greatest({_RESTS_UNTIL}, excluded.rests_until), reason = excluded.reason"""
 _FAIL = f"""
 WITH failed AS (
   UPDATE {TOKENS} t SET last_error = %(last_error)s, {_WAIT}, {_END_ATTEMPT}, {_UPDATED}
   WHERE {_OWN_ATTEMPT} RETURNING t.generation),
-rested AS ({_REST.format("FROM failed WHERE %(counts)s")})
+rested AS ({_REST})
 {_NOTE} FROM failed"""
 _ABANDON = f"UPDATE {TOKENS} t SET {_END_ATTEMPT} WHERE t.user_id = %(user)s AND t.attempt_id = %(attempt)s"
 _CONDEMN = f"""
@@ -357,9 +358,6 @@ class PostgresTokens:
     async def cool(self, row: TokenRow, failure: Failure, note: Note) -> bool:
         values = {**note_values(note), "generation": row.generation, **_failure(failure)}
         return await self._database.run(_COOL, values) == 1
-
-    async def rest(self, failure: Failure) -> None:
-        await self._run(_REST.format(""), _failure(failure))
 
     async def log_in(
         self, login: PendingLogin, claimed_by: UUID, sealed: Sealed, note: Note

@@ -222,9 +222,6 @@ class Tiers:
     async def cool(self, row: TokenRow, failure: Failure, note: Note) -> bool:
         return await self._told(row, await self._holder(row).cool(row, failure, note))
 
-    async def rest(self, failure: Failure) -> None:
-        await self._authority.rest(failure)
-
     async def log_in(
         self, login: PendingLogin, claimed_by: UUID, sealed: Sealed, note: Note
     ) -> TokenRow | None:
