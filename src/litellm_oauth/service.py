@@ -269,7 +269,7 @@ class TokenService:
         """Let running refreshes end (a few seconds), then give back the connections."""
         # The jobs first, so that they begin no more.
         await self._jobs.close()
-        acts = [asyncio.wait(self._tasks, timeout=CLOSING_GRACE)] if self._tasks else []
+        acts = [asyncio.wait([*self._tasks], timeout=CLOSING_GRACE)] if self._tasks else []
         await asyncio.gather(*acts, self._refresher.close(CLOSING_GRACE))
         await self._resources.aclose()
 

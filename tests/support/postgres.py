@@ -17,11 +17,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import pytest
@@ -33,11 +33,19 @@ from litellm_oauth.settings import DatabaseSettings
 from litellm_oauth.stores.database import connection_parameters
 from litellm_oauth.stores.migrations import migrate, migrations_folder, read_migrations
 
+T = TypeVar("T")
 OWNER = "llmproxy"
 TOKENS = 'claude_oauth."LiteLLM_ClaudeOAuthTokens"'
 LOGINS = 'claude_oauth."LiteLLM_ClaudeOAuthLogins"'
 AUDIT = 'claude_oauth."LiteLLM_ClaudeOAuthAudit"'
 USER_KEYS = 'claude_oauth."LiteLLM_ClaudeOAuthUserKeys"'
+_EMPTY = """
+DO $$ DECLARE found name; BEGIN
+  SET LOCAL session_replication_role = replica;
+  FOR found IN SELECT tablename FROM pg_tables
+    WHERE schemaname = 'claude_oauth' AND tablename <> 'schema_migrations'
+  LOOP EXECUTE format('DELETE FROM claude_oauth.%I', found); END LOOP;
+END $$"""
 _PROTECT_AUDIT = Path(__file__).resolve().parents[2] / "roles/postgres/files/protect_audit.sql"
 
 
@@ -49,11 +57,30 @@ class PostgresServer:
         self.owner_password = hashlib.sha256(admin_dsn.encode()).hexdigest()
         self._process = process
         self._folder = folder
+        self._kept: dict[tuple[str, bool], psycopg.Connection[dict[str, Any]]] = {}
 
     def admin(self, database: str | None = None) -> psycopg.Connection[dict[str, Any]]:
         """A superuser's connection in autocommit mode."""
         dsn = make_conninfo(self.admin_dsn, connect_timeout=3, **({"dbname": database} if database else {}))
         return psycopg.connect(dsn, autocommit=True, row_factory=dict_row)
+
+    def kept(
+        self, database: str, run: Callable[[psycopg.Connection[dict[str, Any]]], T], *, owner: bool = False
+    ) -> T:
+        """Run something on a connection that is kept open; anew where it broke."""
+        key = database, owner
+        if (connection := self._kept.get(key)) is not None:
+            try:
+                return run(connection)
+            except psycopg.OperationalError:
+                if not connection.closed:
+                    raise
+        if owner:
+            parameters = connection_parameters(self.settings(database))
+            self._kept[key] = psycopg.connect(**parameters, autocommit=True, row_factory=dict_row)
+        else:
+            self._kept[key] = self.admin(database)
+        return run(self._kept[key])
 
     def settings(self, database: str) -> DatabaseSettings:
         parts = conninfo_to_dict(self.admin_dsn)
@@ -84,6 +111,9 @@ class PostgresServer:
             connection.execute(_PROTECT_AUDIT.read_bytes())
 
     def drop_database(self, name: str) -> None:
+        for owner in (False, True):
+            if (kept := self._kept.pop((name, owner), None)) is not None:
+                kept.close()
         with self.admin() as connection:
             connection.execute(
                 sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
@@ -114,9 +144,12 @@ class TestDatabase:
 
     def query(self, query: str, values: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         """Run a statement as the owner, as an operator would in psql, and return its rows."""
-        with psycopg.connect(**self.parameters, autocommit=True, row_factory=dict_row) as connection:
+
+        def run(connection: psycopg.Connection[dict[str, Any]]) -> list[dict[str, Any]]:
             cursor = connection.execute(query, values)
             return cursor.fetchall() if cursor.description is not None else []
+
+        return self.server.kept(self.name, run, owner=True)
 
     def one(self, query: str, values: Mapping[str, Any] | None = None) -> dict[str, Any]:
         rows = self.query(query, values)
@@ -140,16 +173,15 @@ class TestDatabase:
             )
 
     def empty(self) -> None:
-        """Take all rows away, by a superuser those of the audit too: to make a new one takes far longer."""
-        with self.server.admin(self.name) as connection:
-            connection.execute("SET session_replication_role = replica")
-            tables = connection.execute(
-                "SELECT tablename FROM pg_tables "
-                "WHERE schemaname = 'claude_oauth' AND tablename <> 'schema_migrations'"
-            ).fetchall()
-            for table in tables:
-                name = sql.Identifier("claude_oauth", table["tablename"])
-                connection.execute(sql.SQL("DELETE FROM {}").format(name))
+        """Take all rows away, by a superuser those of the audit too: to make a new one takes far longer.
+
+        A database that lets nobody in does so again.
+        """
+        try:
+            self.server.kept(self.name, lambda connection: connection.execute(_EMPTY))
+        except psycopg.OperationalError:
+            self.let_in()
+            self.server.kept(self.name, lambda connection: connection.execute(_EMPTY))
 
     def let_in(self) -> None:
         with self.server.admin() as connection:
@@ -198,7 +230,6 @@ def migrated_template(postgres_server: PostgresServer) -> Iterator[TestDatabase]
 def database(migrated_template: TestDatabase) -> Iterator[TestDatabase]:
     """A database with all migrations and no rows."""
     yield migrated_template
-    migrated_template.let_in()
     migrated_template.empty()
 
 

@@ -564,3 +564,13 @@ async def test_the_provider_saw_the_very_tokens_that_were_handed_out(gateways: G
     token = await service.access_token("alice")
     assert gateways.accepts(token.value)
     assert gateways.sandbox.requests()[-1]["token_sha256"] == fingerprint(token.value)
+
+
+async def test_a_task_that_ends_while_the_service_closes_is_no_fault(gateways: Gateways) -> None:
+    async def nothing() -> None: ...
+
+    service = await gateways.open()
+    service._task(nothing())
+    # It is over; that it is to be forgotten has not been heard of.
+    await asyncio.sleep(0)
+    await service.close()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from faults.test_attempts import crash, records
 from litellm_oauth.errors import CoolingDown, NotLoggedIn, ProviderUnavailable, StorageUnavailable
 from litellm_oauth.provider import Provider
 from litellm_oauth.service import TokenService
@@ -21,7 +22,6 @@ from litellm_oauth.stores.tiers import Tiers
 from litellm_oauth.tokens import Status
 from support.postgres import AUDIT, TOKENS
 from support.service import ACTOR, KEY, QUICK, Gateways, MovableClock, eventually
-from unit.test_attempts import crash, records
 
 
 @pytest.fixture(autouse=True)
