@@ -51,11 +51,13 @@ class OwnServer:
             *("--env", "POSTGRES_PASSWORD_FILE=/run/password", "--volume", f"{password}:/run/password:ro"),
             *("--volume", f"{self._data}:/var/lib/postgresql/data", _image(), "postgres", *options),
         )
-        self._wait()
+        self.start()
 
-    def _wait(self) -> None:
+    def start(self) -> None:
+        """Return when it answers. One whose disk was full may be on its way down, to be started again."""
         deadline = time.monotonic() + _START_SECONDS
         while True:
+            _run("docker", "start", self._name)
             try:
                 self.postgres.admin().close()
             except psycopg.OperationalError:
@@ -68,10 +70,6 @@ class OwnServer:
     def log(self) -> str:
         command = ("docker", "logs", self._name)
         return subprocess.run(command, check=False, capture_output=True, text=True).stderr
-
-    def start(self) -> None:
-        _run("docker", "start", self._name)
-        self._wait()
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
