@@ -49,7 +49,7 @@ test: $(VENV)/dev ## the whole test suite
 	@tests/run all
 
 .PHONY: chaos
-chaos: $(VENV)/dev ## the fault tests for long (CHAOS_KILLS=1000 processes killed, CHAOS_STEPS=5000)
+chaos: $(VENV)/dev ## the fault tests for long (CHAOS_KILLS=1000 processes killed, CHAOS_GATEWAY_KILLS=50, CHAOS_STEPS=5000)
 	@tests/run chaos
 
 .PHONY: lock

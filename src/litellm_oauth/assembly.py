@@ -24,6 +24,7 @@ from .disk import Disk
 from .errors import LitellmOAuthError, SettingsError, StorageUnavailable
 from .jobs import Jobs
 from .journal import Journal
+from .judgement import Rules
 from .login import LoginFlow
 from .pkce import RandomBytes
 from .provider import Provider
@@ -108,7 +109,7 @@ async def open_service(
             reader,
             changes,
             authority_clock,
-            forced_per_day=settings.forced_refreshes_per_day,
+            rules=Rules(settings.provider.client_id, settings.forced_refreshes_per_day),
             age=age,
             random=random,
         )
@@ -177,6 +178,7 @@ class _Tiers:
             journal.locks,
             disk,
             settings.provider.token_url,
+            settings.provider.client_id,
             clock.now,
             self._vault.readable,
         )
@@ -194,7 +196,8 @@ class _Tiers:
         database = Database(self._settings.database, limits=limits)
         resources.push_async_callback(database.close)
         resources.push_async_callback(self._close)
-        tokens = PostgresTokens(database, self._settings.provider.token_url)
+        provider = self._settings.provider
+        tokens = PostgresTokens(database, provider.token_url, provider.client_id)
         self.jobs = PostgresJobs(database)
         try:
             await self._open_database(database, tokens, patience)

@@ -20,6 +20,7 @@ from .errors import (
     CoolingDown,
     LitellmOAuthError,
     NotLoggedIn,
+    OtherClient,
     ProviderError,
     ReauthRequired,
     StorageUnavailable,
@@ -272,11 +273,11 @@ class Bulk:
 
 def _weigh(error: Exception, outlook: _Outlook) -> None:
     """What one user's failure says about the others' prospects."""
-    if isinstance(error, ReauthRequired):
-        outlook.good()
-    elif isinstance(error, CoolingDown | Unreadable | NotLoggedIn):
+    if isinstance(error, CoolingDown | Unreadable | NotLoggedIn | OtherClient):
         # The provider was not asked.
         return
+    if isinstance(error, ReauthRequired):
+        outlook.good()
     elif isinstance(error, ProviderError | StorageUnavailable) or not isinstance(error, LitellmOAuthError):
         outlook.bad(error)
     if not isinstance(error, LitellmOAuthError):

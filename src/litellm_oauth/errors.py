@@ -72,6 +72,12 @@ class ReauthRequired(LitellmOAuthError):
     code = "reauth_required"
 
 
+class OtherClient(ReauthRequired):
+    """The stored refresh token was issued to another client than the one in the settings. It is kept."""
+
+    code = "other_client"
+
+
 class LoginError(LitellmOAuthError):
     """A login could not be started or completed. Nothing that was stored has changed."""
 

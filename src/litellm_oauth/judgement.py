@@ -63,11 +63,18 @@ class Refreshed:
     saved: bool = True
 
 
-def judge(row: TokenRow, need: Need, now: float, forced_per_day: int) -> None:
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the settings say. ``forced_per_day``: so often a user's refresh may be forced in a day (UTC)."""
+
+    client_id: str
+    forced_per_day: int
+
+
+def judge(row: TokenRow, need: Need, now: float, rules: Rules) -> None:
     """Return where the refresh token of an idle row may be spent for ``need``.
 
-    ``forced_per_day``: so often a user's refresh may be forced in a day (UTC).
-    Raises ReauthRequired, CoolingDown, RejectedTooSoon.
+    Raises ReauthRequired, OtherClient, CoolingDown, RejectedTooSoon.
     """
     user = row.user_id
     left = (row.expires_at or now) - now
@@ -75,6 +82,9 @@ def judge(row: TokenRow, need: Need, now: float, forced_per_day: int) -> None:
         raise messages.reauth_required(user)
     if row.refresh_token is None:
         raise messages.no_refresh_token(user)
+    if not row.is_for(rules.client_id):
+        # The provider would refuse the token as if it were dead: one wrong setting would end every login.
+        raise messages.other_client(user, row.client_id)
     if row.in_doubt and left > 0:
         raise CoolingDown(
             f"An earlier refresh for {user} on {row.attempt_host or 'another host'} ended without a word, so "
@@ -88,7 +98,7 @@ def judge(row: TokenRow, need: Need, now: float, forced_per_day: int) -> None:
             f"The reason: {row.provider.reason}",
             retry_after=rest,
         )
-    if need.reason == "forced" and row.forced_today >= forced_per_day:
+    if need.reason == "forced" and row.forced_today >= rules.forced_per_day:
         raise CoolingDown(
             f"The token of {user} was refreshed by force {row.forced_today} times today (UTC), which is the "
             "limit (claude_oauth.forced_refreshes_per_day). Without force it is refreshed when it is due.",

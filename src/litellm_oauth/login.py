@@ -144,7 +144,7 @@ class LoginFlow:
         except (ProviderError, Unreadable):
             await self._logins.release(login.login_id, claimed_by)
             raise
-        sealed = self._vault.seal_grant(user, grant, asked_at=asked_at, before=None, rest=None)
+        sealed = self._vault.seal_grant(user, grant, asked_at=asked_at, client_id=self._provider.client_id)
         return await self._save(login, claimed_by, sealed, grant, actor)
 
     async def _save(

@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 
-from .errors import NotLoggedIn, ReauthRequired, Unreadable
+from .errors import NotLoggedIn, OtherClient, ReauthRequired, Unreadable
 
 
 def how_to_log_in(user: str, *, again: bool = False) -> str:
@@ -37,6 +37,14 @@ def no_refresh_token(user: str) -> ReauthRequired:
     return ReauthRequired(
         f"The login of {user} came without a refresh token, so it cannot be prolonged. "
         f"Log in again with {how_to_log_in(user)}."
+    )
+
+
+def other_client(user: str, issued_to: str | None) -> OtherClient:
+    return OtherClient(
+        f"The login of {user} was made with the client {issued_to}, which no other client may use "
+        "(claude_oauth.provider.client_id). Put that client back, or log in again with "
+        f"{how_to_log_in(user, again=True)}."
     )
 
 

@@ -44,6 +44,11 @@ class Provider:
         return self._settings.issuer
 
     @property
+    def client_id(self) -> str:
+        """To whom this server issues its tokens (RFC 6749 §2.2)."""
+        return self._settings.client_id
+
+    @property
     def redirect_uri(self) -> str:
         return self._settings.redirect_uri
 
@@ -58,7 +63,7 @@ class Provider:
         parameters = {
             **dict(parse_qsl(split.query)),
             **self._settings.authorize_parameters,
-            "client_id": self._settings.client_id,
+            "client_id": self.client_id,
             "response_type": "code",
             "redirect_uri": self._settings.redirect_uri,
             "scope": " ".join(self._settings.scopes),
@@ -116,7 +121,7 @@ class Provider:
         raise self._failure(status, headers, answer)
 
     async def _post(self, url: str, body: dict[str, str]) -> tuple[int, httpx.Headers, bytes]:
-        fields = {**body, "client_id": self._settings.client_id}
+        fields = {**body, "client_id": self.client_id}
         if self._settings.client_secret is not None:
             fields["client_secret"] = self._settings.client_secret
         as_json = self._settings.body == "json"

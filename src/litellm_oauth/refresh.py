@@ -32,7 +32,7 @@ from .errors import (
 )
 from .grant import Grant
 from .journal import Condemned, Failed, Record
-from .judgement import REJECTED, Need, Refreshed, RejectedTooSoon, judge
+from .judgement import REJECTED, Need, Refreshed, RejectedTooSoon, Rules, judge
 from .provider import Provider
 from .reader import TokenReader
 from .results import Actor
@@ -100,7 +100,7 @@ class Refresher:
         changes: Changes,
         clock: AuthorityClock,
         *,
-        forced_per_day: int,
+        rules: Rules,
         age: LoginAge,
         random: Callable[[], float] = random_module.random,
     ) -> None:
@@ -112,7 +112,7 @@ class Refresher:
         self._memory = reader.memory
         self._changes = changes
         self._clock = clock
-        self._forced_per_day = forced_per_day
+        self._rules = rules
         self._age = age
         self._random = random
         self._process = uuid.uuid4()
@@ -264,7 +264,7 @@ class Refresher:
 
     async def _judge(self, row: TokenRow, need: Need) -> None:
         try:
-            judge(row, need, self._clock.now(), self._forced_per_day)
+            judge(row, need, self._clock.now(), self._rules)
         except RejectedTooSoon as error:
             # Persisted, so that every process leaves this user's refresh token alone.
             note = Note(need.actor, "refresh", row.user_id, error.code, REJECTED)
@@ -357,7 +357,10 @@ class Refresher:
     ) -> Refreshed:
         user, before = claim.row.user_id, claim.row
         rest = rest_after(grant.expires_in)
-        sealed = self._vault.seal_grant(user, grant, asked_at=asked_at, before=before, rest=rest)
+        client_id = self._provider.client_id
+        sealed = self._vault.seal_grant(
+            user, grant, asked_at=asked_at, client_id=client_id, before=before, rest=rest
+        )
         token = AccessToken(grant.access_token, before.generation + 1, sealed.expires_at)
         try:
             with self._memory.reading(user) as reading:

@@ -406,6 +406,7 @@ class TokenService:
             now=self._clock.now(),
             refresh_buffer=self._buffer,
             age=self._age,
+            client_id=self._provider.client_id,
             readable=row is None or self._vault.readable(row),
             source=self._tokens.source if row is None else row.source,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .backoff import cooling_for, next_attempt_at, resting_for
-from .messages import how_to_log_in
+from .messages import how_to_log_in, other_client
 from .settings import DAY
 from .stores import RowStatus, TokenRow
 from .tokens import Freshness, Status, UserStatus, freshness
@@ -51,6 +51,7 @@ def user_status(
     now: float,
     refresh_buffer: float,
     age: LoginAge,
+    client_id: str,
     readable: bool,
     source: str,
 ) -> UserStatus:
@@ -75,6 +76,7 @@ def user_status(
             warning=None,
         )
     resting = _rests(row, now, refresh_buffer)
+    usable = row.is_for(client_id)
     return UserStatus(
         user_id=row.user_id,
         status=_status(row, now, refresh_buffer, readable),
@@ -85,13 +87,13 @@ def user_status(
         account=row.account,
         generation=row.generation,
         refresh_count=row.refresh_count,
-        has_refresh_token=row.refresh_token is not None,
+        has_refresh_token=row.refresh_token is not None and usable,
         last_error=row.provider.reason if resting else row.last_error,
         next_attempt_at=_next_attempt_at(row, now, resting),
         updated_at=row.updated_at,
         source=source,
         login_ends_at=login_ends_at(row, age),
-        warning=warning_of(row, age, now),
+        warning=warning_of(row, age, now) if usable else other_client(row.user_id, row.client_id).message,
     )
 
 

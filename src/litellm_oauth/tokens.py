@@ -74,8 +74,8 @@ class UserStatus:
 
     ``expires_in`` is in seconds, never negative, None where there is no access token. ``next_attempt_at`` is
     the moment before which the provider is not asked again. ``source`` names the tier that was read.
-    ``login_ends_at`` is when a new login will be needed, as well as that is known; ``warning`` says so in
-    words, days ahead.
+    ``has_refresh_token``: one that the configured client may use. ``login_ends_at`` is when a new login will
+    be needed, as well as that is known; ``warning`` says so in words, days ahead.
     """
 
     user_id: str

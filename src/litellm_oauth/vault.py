@@ -58,9 +58,16 @@ class Vault:
         return True
 
     def seal_grant(
-        self, user: str, grant: Grant, *, asked_at: float, before: TokenRow | None, rest: float | None
+        self,
+        user: str,
+        grant: Grant,
+        *,
+        asked_at: float,
+        client_id: str,
+        before: TokenRow | None = None,
+        rest: float | None = None,
     ) -> Sealed:
-        """What to store of a token answer to a question asked at ``asked_at``.
+        """What to store of a token answer to a question that the client asked at ``asked_at``.
 
         ``before`` is the row that a refresh replaces: what the answer leaves out stays as it was (RFC 6749 §6
         for the refresh token, §5.1 for the scopes).
@@ -83,6 +90,7 @@ class Vault:
             scopes=grant.scopes or (before.scopes if before is not None else ()),
             account=grant.account or (before.account if before is not None else None),
             rest=rest,
+            client_id=client_id,
         )
 
     def resealed(self, row: TokenRow, user: str) -> TokenRow:

@@ -18,12 +18,12 @@ from litellm_oauth.backoff import (
     rest_for_all,
     resting_for,
 )
-from litellm_oauth.errors import CoolingDown, InvalidInput, ProviderUnavailable, ReauthRequired
+from litellm_oauth.errors import CoolingDown, InvalidInput, OtherClient, ProviderUnavailable, ReauthRequired
 from litellm_oauth.gateway.views import moment
 from litellm_oauth.grant import MAX_RETRY_AFTER
 from litellm_oauth.judgement import REJECTED as REFUSED
-from litellm_oauth.judgement import Need, RejectedTooSoon
-from litellm_oauth.judgement import judge as judge_by_limit
+from litellm_oauth.judgement import Need, RejectedTooSoon, Rules
+from litellm_oauth.judgement import judge as judge_by_rules
 from litellm_oauth.results import Actor
 from litellm_oauth.settings import DAY
 from litellm_oauth.status import LoginAge, user_status
@@ -42,6 +42,7 @@ from litellm_oauth.tokens import (
 from support.rows import NOW, ROW
 
 ACTOR = Actor("test", "here")
+CLIENT = "the-configured-client"
 EXPIRING = Need("expiring", 3, 300.0, ACTOR)
 PATIENT = Need("expiring", 3, 300.0, ACTOR, patient=True)
 FORCED = Need("forced", 3, None, ACTOR)
@@ -49,13 +50,20 @@ REJECTED = Need("rejected", 3, None, ACTOR)
 
 
 def judge(row: TokenRow, need: Need, now: float) -> None:
-    judge_by_limit(row, need, now, 3)
+    judge_by_rules(row, need, now, Rules(CLIENT, 3))
 
 
 def read(row: TokenRow | None, *, readable: bool = True) -> UserStatus:
     age = LoginAge(27 * DAY, 3 * DAY)
     return user_status(
-        "alice", row, now=NOW, refresh_buffer=300, age=age, readable=readable, source="database"
+        "alice",
+        row,
+        now=NOW,
+        refresh_buffer=300,
+        age=age,
+        client_id=CLIENT,
+        readable=readable,
+        source="database",
     )
 
 
@@ -66,6 +74,21 @@ def failed(reason: str, **changes: Any) -> TokenRow:
 @pytest.mark.parametrize("need", [EXPIRING, PATIENT, FORCED, REJECTED])
 def test_an_idle_row_may_be_spent(need: Need) -> None:
     judge(ROW, need, NOW)
+    judge(replace(ROW, client_id=CLIENT), need, NOW)
+
+
+@pytest.mark.parametrize("need", [EXPIRING, PATIENT, FORCED, REJECTED])
+def test_a_token_of_another_client_is_not_spent(need: Need) -> None:
+    with pytest.raises(OtherClient, match="made with the client another"):
+        judge(replace(ROW, client_id="another"), need, NOW)
+
+
+def test_the_status_says_that_a_token_is_another_clients() -> None:
+    status = read(replace(ROW, client_id="another"))
+    assert (status.status, status.authenticated, status.has_refresh_token) == (Status.ACTIVE, True, False)
+    assert status.warning is not None
+    assert "Put that client back" in status.warning
+    assert not read(replace(ROW, client_id="another", expires_at=NOW - 1)).authenticated
 
 
 @pytest.mark.parametrize("need", [EXPIRING, FORCED, REJECTED])

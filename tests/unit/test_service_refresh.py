@@ -16,6 +16,7 @@ from litellm_oauth.errors import (
     InvalidInput,
     LitellmOAuthError,
     NotLoggedIn,
+    OtherClient,
     ProviderRefused,
     ProviderUnavailable,
     ReauthRequired,
@@ -296,6 +297,8 @@ async def test_a_cooldown_is_passed_by_force_and_ended_by_success(gateways: Gate
 async def test_a_refused_client_costs_no_login(gateways: Gateways) -> None:
     service = await gateways.open()
     await gateways.log_in(service)
+    # Written by others, so that only the provider can tell.
+    await gateways.change("client_id = NULL")
     stranger = await gateways.open(provider={"client_id": "somebody-else"})
     with pytest.raises((ProviderRefused, LitellmOAuthError)) as caught:
         await stranger.refresh("alice", force=True, actor=ACTOR)
@@ -574,3 +577,33 @@ async def test_a_task_that_ends_while_the_service_closes_is_no_fault(gateways: G
     # It is over; that it is to be forgotten has not been heard of.
     await asyncio.sleep(0)
     await service.close()
+
+
+@pytest.mark.parametrize("use_database", [True, False])
+async def test_a_wrong_client_id_ends_nobodys_login(gateways: Gateways, use_database: bool) -> None:
+    service = await gateways.open(use_database=use_database)
+    for user in ("alice", "bob"):
+        await gateways.log_in(service, user)
+    wrong = await gateways.open(use_database=use_database, provider={"client_id": "somebody-elses-client"})
+    assert (await wrong.access_token("alice")).generation == 1
+    with pytest.raises(OtherClient, match="Put that client back, or log in again"):
+        await wrong.refresh("alice", force=True, actor=ACTOR)
+    counts = await wrong._background._bulk.due(1e6, ACTOR)
+    assert (counts.attempted, counts.reauth_required) == (0, 0)
+    assert await wrong._tokens.next_due_in(1e6) is None
+    assert gateways.refreshes() == 0
+    status = await wrong.status("alice")
+    assert (status.status, status.has_refresh_token, status.last_error) == (Status.ACTIVE, False, None)
+    again = await gateways.open(use_database=use_database)
+    assert (await again.refresh("alice", force=True, actor=ACTOR)).generation == 2
+    assert (await again._background._bulk.due(1e6, ACTOR)).refreshed == 1
+
+
+async def test_a_login_of_unknown_origin_belongs_to_the_client_that_refreshes_it(gateways: Gateways) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    await gateways.change("client_id = NULL")
+    await service.refresh("alice", force=True, actor=ACTOR)
+    assert gateways.row()["client_id"] == gateways.settings().provider.client_id
+    await service.logout("alice", actor=ACTOR)
+    assert gateways.row()["client_id"] is None

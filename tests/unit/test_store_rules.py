@@ -29,7 +29,7 @@ async def store(gateways: Gateways) -> AsyncIterator[PostgresTokens]:
     gateways.plant(["alice"], expires_in=-1)
     database = Database(gateways.database.settings)
     await database.open()
-    yield PostgresTokens(database, TOKEN_URL)
+    yield PostgresTokens(database, TOKEN_URL, "client")
     await database.close()
 
 

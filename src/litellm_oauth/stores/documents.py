@@ -177,6 +177,7 @@ def document_of(row: TokenRow, before: Document | None = None) -> Document:
         "refreshExpiresAt": row.refresh_expires_at,
         "scopes": list(row.scopes),
         "account": row.account,
+        "clientId": row.client_id,
         "generation": row.generation,
         "status": row.status.value,
         "lastError": row.last_error,
@@ -220,6 +221,7 @@ def row_of(user: str, document: Mapping[str, Any], now: float, provider: Provide
         read_at=None,
         provider=provider,
         source=SOURCE,
+        client_id=_text(document.get("clientId")),
     )
 
 

@@ -63,12 +63,14 @@ class FileTokens:
         locks: HostLocks,
         disk: Disk,
         token_url: str,
+        client_id: str,
         clock: Callable[[], float],
         readable: Callable[[TokenRow], bool],
     ) -> None:
         self._documents = documents
         self._locks = locks
         self._disk = disk
+        self._client_id = client_id
         self._clock = clock
         self._readable = readable
         self._provider = ProviderFile(state, locks, token_url, clock)
@@ -306,7 +308,7 @@ class FileTokens:
             found = [
                 _may_be_tried(row, buffer, self._clock()) - self._clock()
                 for user in self._documents.users()
-                if (row := self._load_or_none(user)) is not None and _refreshable(row)
+                if (row := self._load_or_none(user)) is not None and self._refreshable(row)
             ]
             return max(min(found), resting_for(rests)) if found else None
 
@@ -413,12 +415,16 @@ class FileTokens:
 
     def _spendable(self, row: TokenRow, host: str, *, doubtful: bool) -> bool:
         """Whether ``host`` may spend the token, while nobody of this host is doing so."""
-        if not _refreshable(row) or resting_for(row.provider) > 0:
+        if not self._refreshable(row) or resting_for(row.provider) > 0:
             return False
         if row.attempt_id is None:
             return True
         # What this host left behind is settled by its journal first.
         return doubtful and row.attempt_host != host and (row.expires_at or 0.0) <= self._clock()
+
+    def _refreshable(self, row: TokenRow) -> bool:
+        usable = row.refresh_token is not None and row.is_for(self._client_id)
+        return usable and row.status is RowStatus.ACTIVE
 
     def _of_sealed(self, sealed: Sealed) -> Document:
         return {
@@ -428,6 +434,7 @@ class FileTokens:
             "refreshExpiresAt": sealed.refresh_expires_at,
             "scopes": list(sealed.scopes),
             "account": sealed.account,
+            "clientId": sealed.client_id,
             "status": RowStatus.ACTIVE.value,
             "lastError": None,
             "nextAttemptAt": None if sealed.rest is None else self._clock() + sealed.rest,
@@ -534,10 +541,6 @@ def _urgency(row: TokenRow) -> tuple[float, str]:
 
 def _age(row: TokenRow) -> tuple[int, float]:
     return row.generation, row.updated_at
-
-
-def _refreshable(row: TokenRow) -> bool:
-    return row.status is RowStatus.ACTIVE and row.refresh_token is not None
 
 
 def _ended(document: Document) -> Document:

@@ -57,7 +57,7 @@ _NEXT_ATTEMPT_AT = f"""CASE WHEN t.last_error IS NOT NULL
     AND t.next_attempt_at <= t.expires_at + make_interval(secs => {CLOCK_SLACK}) THEN t.next_attempt_at
   ELSE {_believed("t.next_attempt_at", _LONGEST_WAIT)} END"""
 _COLUMNS = f"""t.user_id, t.access_token_encrypted, t.refresh_token_encrypted, t.scopes, t.account,
-  t.generation, t.status, t.last_error, t.attempt_id, t.attempt_host, t.refresh_count,
+  t.client_id, t.generation, t.status, t.last_error, t.attempt_id, t.attempt_host, t.refresh_count,
   CASE WHEN t.forced_on = {_TODAY} THEN t.forced_count ELSE 0 END AS forced_today,
   {_EPOCH.format("expires_at")}, {_EPOCH.format("refresh_expires_at")}, {_EPOCH.format("next_attempt_at")},
   {_EPOCH.format("updated_at")}, {_EPOCH.format("logged_in_at")},
@@ -86,7 +86,7 @@ _UPDATED = "updated_at = clock_timestamp(), updated_by = %(actor)s"
 _WAIT = "next_attempt_at = clock_timestamp() + make_interval(secs => %(wait)s)"
 _SEALED = """access_token_encrypted = %(access)s, refresh_token_encrypted = %(refresh)s,
   expires_at = to_timestamp(%(expires_at)s), refresh_expires_at = to_timestamp(%(refresh_expires_at)s),
-  scopes = %(scopes)s, account = %(account)s, status = 'active', last_error = NULL,
+  scopes = %(scopes)s, account = %(account)s, client_id = %(issued_to)s, status = 'active', last_error = NULL,
   next_attempt_at = clock_timestamp() + make_interval(secs => %(rest)s)"""
 _NOTE = f"""INSERT INTO {AUDIT} (actor, origin, action, user_id, outcome, detail, generation)
   SELECT %(actor)s, %(origin)s, %(action)s, %(user)s, %(outcome)s, %(detail)s, generation"""
@@ -116,6 +116,7 @@ _DUE = f"""
 SELECT {_COLUMNS} FROM {TOKENS} t
 WHERE {_SPENDABLE} AND t.expires_at <= statement_timestamp() + make_interval(secs => %(buffer)s)
   AND coalesce({_NEXT_ATTEMPT_AT} <= clock_timestamp(), true)
+  AND coalesce(t.client_id = %(client_id)s, true)
   AND (t.expires_at, t.user_id) > (to_timestamp(%(after_at)s), %(after)s)
 ORDER BY t.expires_at, t.user_id LIMIT %(limit)s"""
 _RENEW = f"""
@@ -173,17 +174,17 @@ WITH used AS (
   WHERE login_id = %(login)s AND claimed_by = %(claimed_by)s AND used_at IS NULL RETURNING user_id),
 saved AS (
   INSERT INTO {TOKENS} AS t (user_id, access_token_encrypted, refresh_token_encrypted, expires_at,
-    refresh_expires_at, scopes, account, created_by, updated_by, logged_in_at)
+    refresh_expires_at, scopes, account, client_id, created_by, updated_by, logged_in_at)
   SELECT user_id, %(access)s, %(refresh)s, to_timestamp(%(expires_at)s), to_timestamp(%(refresh_expires_at)s),
-    %(scopes)s, %(account)s, %(actor)s, %(actor)s, clock_timestamp() FROM used
+    %(scopes)s, %(account)s, %(issued_to)s, %(actor)s, %(actor)s, clock_timestamp() FROM used
   ON CONFLICT (user_id) DO UPDATE SET {_SEALED}, generation = t.generation + 1, {_END_ATTEMPT}, {_UPDATED},
     logged_in_at = clock_timestamp()
   RETURNING {_COLUMNS}),
 noted AS ({_NOTE} FROM saved)
 SELECT * FROM saved"""
 _EMPTIED = """access_token_encrypted = NULL, refresh_token_encrypted = NULL, expires_at = NULL,
-    refresh_expires_at = NULL, scopes = '{}', account = NULL, status = 'logged_out', last_error = NULL,
-    next_attempt_at = NULL, logged_in_at = NULL"""
+    refresh_expires_at = NULL, scopes = '{}', account = NULL, client_id = NULL, status = 'logged_out',
+    last_error = NULL, next_attempt_at = NULL, logged_in_at = NULL"""
 # Whoever is logged out does not come back with a code that was under way.
 _END_LOGINS = f"""UPDATE {LOGINS} SET used_at = clock_timestamp(), verifier_encrypted = NULL,
     claimed_by = NULL, claimed_until = NULL
@@ -204,7 +205,8 @@ SELECT extract(epoch FROM min(greatest(t.expires_at - make_interval(secs => %(bu
   {_NEXT_ATTEMPT_AT}, CASE WHEN t.attempt_id IS NOT NULL THEN greatest(t.expires_at, {_LEASE_UNTIL}) END,
   (SELECT {_RESTS_UNTIL} FROM {RESTS} r WHERE r.token_url = %(token_url)s)))
   - clock_timestamp())::float8 AS seconds
-FROM {TOKENS} t WHERE t.status = 'active' AND t.refresh_token_encrypted IS NOT NULL"""
+FROM {TOKENS} t WHERE t.status = 'active' AND t.refresh_token_encrypted IS NOT NULL
+  AND coalesce(t.client_id = %(client_id)s, true)"""
 # Whoever is locked is being written to now, and is touched the next time: nobody waits for anybody here.
 _TOUCH = f"""
 WITH used AS (
@@ -221,15 +223,16 @@ WHERE t.user_id = %(old)s AND t.generation = %(old_generation)s AND t.attempt_id
 _ARRIVE = f"""
 WITH arrived AS (
   INSERT INTO {TOKENS} AS t (user_id, access_token_encrypted, refresh_token_encrypted, expires_at,
-    refresh_expires_at, scopes, account, generation, status, last_error, next_attempt_at, refresh_count,
-    logged_in_at, created_by, updated_by)
+    refresh_expires_at, scopes, account, client_id, generation, status, last_error, next_attempt_at,
+    refresh_count, logged_in_at, created_by, updated_by)
   VALUES (%(user)s, %(access)s, %(refresh)s, to_timestamp(%(expires_at)s),
-    to_timestamp(%(refresh_expires_at)s), %(scopes)s, %(account)s, %(generation)s + 1, %(status)s,
-    %(last_error)s, to_timestamp(%(next_attempt_at)s), %(refresh_count)s, to_timestamp(%(logged_in_at)s),
-    %(actor)s, %(actor)s)
+    to_timestamp(%(refresh_expires_at)s), %(scopes)s, %(account)s, %(issued_to)s, %(generation)s + 1,
+    %(status)s, %(last_error)s, to_timestamp(%(next_attempt_at)s), %(refresh_count)s,
+    to_timestamp(%(logged_in_at)s), %(actor)s, %(actor)s)
   ON CONFLICT (user_id) DO UPDATE SET access_token_encrypted = excluded.access_token_encrypted,
     refresh_token_encrypted = excluded.refresh_token_encrypted, expires_at = excluded.expires_at,
     refresh_expires_at = excluded.refresh_expires_at, scopes = excluded.scopes, account = excluded.account,
+    client_id = excluded.client_id,
     generation = greatest(t.generation + 1, excluded.generation), status = excluded.status,
     last_error = excluded.last_error, next_attempt_at = excluded.next_attempt_at,
     refresh_count = excluded.refresh_count, logged_in_at = excluded.logged_in_at, {_UPDATED}
@@ -241,16 +244,17 @@ SELECT * FROM arrived"""
 _RESTORE = f"""
 WITH restored AS (
   INSERT INTO {TOKENS} AS t (user_id, access_token_encrypted, refresh_token_encrypted, expires_at,
-    refresh_expires_at, scopes, account, generation, status, last_error, next_attempt_at, refresh_count,
-    logged_in_at, created_by, updated_by)
+    refresh_expires_at, scopes, account, client_id, generation, status, last_error, next_attempt_at,
+    refresh_count, logged_in_at, created_by, updated_by)
   SELECT %(user)s, %(access)s, %(refresh)s, to_timestamp(%(expires_at)s),
-    to_timestamp(%(refresh_expires_at)s), %(scopes)s, %(account)s, %(generation)s, %(status)s,
+    to_timestamp(%(refresh_expires_at)s), %(scopes)s, %(account)s, %(issued_to)s, %(generation)s, %(status)s,
     %(last_error)s, to_timestamp(%(next_attempt_at)s), %(refresh_count)s, to_timestamp(%(logged_in_at)s),
     %(actor)s, %(actor)s
   WHERE %(missing)s OR EXISTS (SELECT FROM {TOKENS} WHERE user_id = %(user)s)
   ON CONFLICT (user_id) DO UPDATE SET access_token_encrypted = excluded.access_token_encrypted,
     refresh_token_encrypted = excluded.refresh_token_encrypted, expires_at = excluded.expires_at,
     refresh_expires_at = excluded.refresh_expires_at, scopes = excluded.scopes, account = excluded.account,
+    client_id = excluded.client_id,
     generation = excluded.generation, status = excluded.status, last_error = excluded.last_error,
     next_attempt_at = excluded.next_attempt_at, refresh_count = excluded.refresh_count,
     logged_in_at = excluded.logged_in_at, {_END_ATTEMPT}, {_UPDATED}
@@ -271,10 +275,12 @@ class PostgresTokens:
 
     source = "database"
 
-    def __init__(self, database: Database, token_url: str) -> None:
-        """``token_url``: the token endpoint, whose failures hold back all who use it."""
+    def __init__(self, database: Database, token_url: str, client_id: str) -> None:
+        """``token_url``: the token endpoint, whose failures hold back all who use it. ``client_id``: whose
+        refresh tokens can be due."""
         self._database = database
         self._token_url = token_url
+        self._client_id = client_id
 
     @property
     def down(self) -> bool:
@@ -326,6 +332,7 @@ class PostgresTokens:
             {"after": after.user_id, "after_at": after.expires_at} if after else {"after": "", "after_at": 0}
         )
         values = {"buffer": buffer, "limit": limit, "host": host, "doubtful": doubtful, **start}
+        values["client_id"] = self._client_id
         return [_token_row(row) for row in await self._all(_DUE, values)]
 
     async def renew(self, claim: Claim, lease: float) -> bool:
@@ -383,7 +390,7 @@ class PostgresTokens:
         return Tombstone(row["generation"], row["access_token_encrypted"], row["refresh_token_encrypted"])
 
     async def next_due_in(self, buffer: float) -> float | None:
-        row = await self._one(_NEXT_DUE, {"buffer": buffer})
+        row = await self._one(_NEXT_DUE, {"buffer": buffer, "client_id": self._client_id})
         return row["seconds"] if row is not None else None
 
     async def touch(self, last_used: Mapping[str, float]) -> None:
@@ -456,6 +463,7 @@ def _sealed(sealed: Sealed) -> dict[str, Any]:
         "refresh_expires_at": sealed.refresh_expires_at,
         "scopes": list(sealed.scopes),
         "account": Jsonb(dict(sealed.account)) if sealed.account is not None else None,
+        "issued_to": sealed.client_id,
         "rest": sealed.rest,
     }
 
@@ -468,6 +476,7 @@ def _whole(row: TokenRow) -> dict[str, Any]:
         "refresh_expires_at": row.refresh_expires_at,
         "scopes": list(row.scopes),
         "account": Jsonb(dict(row.account)) if row.account is not None else None,
+        "issued_to": row.client_id,
         "generation": row.generation,
         "status": row.status.value,
         "last_error": row.last_error,
@@ -518,6 +527,7 @@ def _token_row(row: DictRow) -> TokenRow:
         read_at=row["read_at"],
         provider=ProviderState(**row["provider"]) if row["provider"] is not None else ProviderState(),
         source=PostgresTokens.source,
+        client_id=row["client_id"],
     )
 
 

@@ -27,7 +27,10 @@ class RowStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """An encrypted token set as it is written. ``rest`` keeps the provider in peace for so many seconds."""
+    """An encrypted token set as it is written. ``rest`` keeps the provider in peace for so many seconds.
+
+    ``client_id``: to whom the refresh token was issued; None where nobody knows.
+    """
 
     access_token: str = field(repr=False)
     refresh_token: str | None = field(repr=False)
@@ -36,6 +39,7 @@ class Sealed:
     scopes: tuple[str, ...]
     account: Mapping[str, Any] | None
     rest: float | None = None
+    client_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,7 @@ class TokenRow:
     may hold the answer. ``forced_today`` counts the forced refreshes of this day (UTC). ``read_at`` is when
     the authority read it, by its clock; None where the tier has no clock of its own.
     ``provider`` is how the provider stands for everybody, ``source`` the tier that was read.
+    ``client_id`` is the client that the refresh token was issued to; None where nobody knows.
     """
 
     user_id: str
@@ -92,6 +97,11 @@ class TokenRow:
     read_at: float | None
     provider: ProviderState
     source: str
+    client_id: str | None = None
+
+    def is_for(self, client_id: str) -> bool:
+        """Whether this client may use the refresh token (RFC 6749 §6)."""
+        return self.client_id in (None, client_id)
 
 
 @dataclass(frozen=True, slots=True)
