@@ -52,6 +52,12 @@ test: $(VENV)/dev ## the whole test suite
 chaos: $(VENV)/dev ## the fault tests for long (CHAOS_KILLS=1000 processes killed, CHAOS_GATEWAY_KILLS=50, CHAOS_STEPS=5000)
 	@tests/run chaos
 
+.PHONY: bench
+bench: $(VENV)/dev images ## the figures of benchmarks/README.md that need no deployed stack
+	@benchmarks/refresh
+	@benchmarks/bulk
+	@benchmarks/bulk 10000 50
+
 .PHONY: lock
 lock: $(VENV)/dev ## resolve requirements/*.in anew, with hashes
 	@for file in requirements/control requirements/dev requirements/gateway requirements/gateway-build images/sandbox/requirements; do \
