@@ -14,6 +14,7 @@ import pytest
 
 from chaos.wire import wire
 from litellm_oauth.stores import listener
+from litellm_oauth.stores.database import Connection
 from litellm_oauth.stores.listener import CHANNEL, listen
 from support.postgres import TestDatabase
 from support.service import eventually
@@ -74,3 +75,18 @@ async def test_a_connection_that_went_deaf_is_given_up_at_once(
             assert time.monotonic() - started < 2.5
             line.mend()
             await eventually(lambda: recorder.connections == 2)
+
+
+async def test_a_query_that_is_given_up_is_hung_up_on_at_once_and_without_a_word(
+    database: TestDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = await Connection.connect(**database.parameters, autocommit=True)
+    query = asyncio.create_task(connection.execute("SELECT pg_sleep(60)"))
+    await asyncio.sleep(0.1)
+    began = time.monotonic()
+    query.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await query
+    assert time.monotonic() - began < 1
+    assert connection.closed
+    assert caplog.messages == []

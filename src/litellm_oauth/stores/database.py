@@ -43,6 +43,14 @@ class Connection(AsyncConnection[DictRow]):
         self.pgconn.finish()
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not that a connection closes whose query was cancelled: ``Connection`` has hung up on purpose."""
+    return record.msg != "query cancellation interrupted (%s): closing connection"
+
+
+logging.getLogger("psycopg").addFilter(_is_news)
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How long things may take, in seconds.
