@@ -56,6 +56,8 @@ class _Call:
             token_prefix=self.secret and self.secret[:14],
             beta=request.headers.get("anthropic-beta"),
             has_x_api_key="x-api-key" in request.headers,
+            host=request.headers.get("host"),
+            headers=tuple(sorted(set(request.headers))),
             model=self.model,
             stream=self.stream,
             status=status,

@@ -9,6 +9,7 @@ from .clock import Clock
 from .ledger import Ledger, Token
 
 BETA = "oauth-2025-04-20"
+CLAUDE_PREFIX = "sk-ant-oat"
 
 
 def presented(headers: Mapping[str, str]) -> str | None:
@@ -23,9 +24,12 @@ def authenticate(headers: Mapping[str, str], found: Token | None, clock: Clock) 
         raise unauthenticated(
             "An x-api-key was sent. This API takes OAuth bearer tokens, and one credential at a time."
         )
-    if presented(headers) is None:
+    token = presented(headers)
+    if token is None:
         raise unauthenticated("The Authorization header is missing, or is not 'Bearer' and a token.")
-    if BETA not in (part.strip() for part in headers.get("anthropic-beta", "").split(",")):
+    if token.startswith(CLAUDE_PREFIX) and BETA not in (
+        part.strip() for part in headers.get("anthropic-beta", "").split(",")
+    ):
         raise unauthenticated(f"OAuth tokens need the header 'anthropic-beta: {BETA}'.")
     if found is None:
         raise unauthenticated("Invalid bearer token: this provider did not issue it as an access token.")

@@ -25,7 +25,7 @@ _FAULT_FIELDS = (
     "account",
 )
 MOST_ACCOUNTS = 1000
-_SWITCHES = ("rotate", "send_refresh_token", "send_refresh_token_expires_in")
+_SWITCHES = ("rotate", "send_refresh_token", "send_refresh_token_expires_in", "claude_tokens")
 # A negative life makes tokens that are dead when they are born, a negative expires_in only says so.
 _NUMBERS = {
     "access_token_seconds": (-86_400, 315_360_000),

@@ -136,8 +136,9 @@ class SandboxServer(AuthorizationServer):  # type: ignore[misc]  # authlib ships
         self, *, user: Account, scope: str, include_refresh_token: bool, **_: object
     ) -> dict[str, Any]:
         told = self.knobs.now.expires_in
+        prefix = ACCESS_PREFIX if self.knobs.now.claude_tokens else ""
         token: dict[str, Any] = {
-            "access_token": ACCESS_PREFIX + secrets.token_urlsafe(48),
+            "access_token": prefix + secrets.token_urlsafe(48),
             "token_type": "Bearer",
             "expires_in": int(self.knobs.now.access_token_seconds if told is None else told),
             "scope": scope,

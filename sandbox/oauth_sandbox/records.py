@@ -11,7 +11,8 @@ RING = 20_000
 
 @dataclass(frozen=True, slots=True)
 class ApiCall:
-    """One API call, ``at`` seconds since the epoch. The token is there by hash and first letters only."""
+    """One API call, ``at`` seconds since the epoch. The token is there by hash and first letters only, and of
+    the headers, but for two, their names."""
 
     at: float
     path: str
@@ -20,6 +21,8 @@ class ApiCall:
     token_prefix: str | None
     beta: str | None
     has_x_api_key: bool
+    host: str | None
+    headers: tuple[str, ...]
     model: str | None
     stream: bool
     status: int

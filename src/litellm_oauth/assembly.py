@@ -10,7 +10,6 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
@@ -22,6 +21,7 @@ from .cipher import Cipher
 from .clock import AuthorityClock
 from .disk import Disk
 from .errors import LitellmOAuthError, SettingsError, StorageUnavailable
+from .http_client import http_client
 from .jobs import Jobs
 from .journal import Journal
 from .judgement import Rules
@@ -93,7 +93,7 @@ async def open_service(
         tiers = _Tiers(settings, cipher, journal, disk, authority_clock, changes, actor)
         tokens, logins = await tiers.open(resources, limits, patience, without_database=without_database)
         client = await resources.enter_async_context(
-            httpx.AsyncClient(transport=transport, trust_env=transport is None, cookies=_no_cookies())
+            http_client(transport=transport, trust_env=transport is None)
         )
         provider = Provider(settings.provider, client, authority_clock.now)
         vault = Vault(cipher)
@@ -324,8 +324,3 @@ async def _migrate(database: Database, patience: float) -> None:
             await asyncio.sleep(1.0)
     for name in applied:
         _log.info("applied the migration %s", name)
-
-
-def _no_cookies() -> CookieJar:
-    """A jar that keeps nothing: what the provider sets for one user must not go out with another's token."""
-    return CookieJar(DefaultCookiePolicy(allowed_domains=[]))

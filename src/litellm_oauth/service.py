@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Coroutine, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -54,6 +54,9 @@ KICK_PAUSE = 5.0
 CLOSING_GRACE = 4.0
 MAX_MIN_VALIDITY = 366 * 86_400.0
 MAX_PAGE = 1000
+# Seconds between two audit lines about refusals of one actor, and of how many actors that is kept.
+REFUSAL_PAUSE = 60.0
+REFUSALS = 10_000
 
 T = TypeVar("T")
 
@@ -101,6 +104,7 @@ class TokenService:
         self._buffer = refresh_buffer
         self._auto_refresh = auto_refresh
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._refused_at: dict[str, float] = {}
 
     async def access_token(self, user: str) -> AccessToken:
         """The token for a request upstream.
@@ -215,6 +219,21 @@ class TokenService:
         row = await asyncio.shield(self._task(self._rename(user, new_user, actor)))
         _log.info("%s is called %s now (generation %d)", user, new_user, row.generation)
         return self._status(new_user, row)
+
+    async def note_refusal(self, user: str, *, actor: Actor) -> None:
+        """Note in the audit that ``actor`` wanted to act for ``user`` and may not.
+
+        Once a minute for each actor, so that nobody can fill the table. Fails no request.
+        """
+        now = self._clock.now()
+        if now - self._refused_at.get(actor.name, 0.0) < REFUSAL_PAUSE:
+            return
+        if len(self._refused_at) >= REFUSALS:
+            self._refused_at.clear()
+        self._refused_at[actor.name] = now
+        _log.warning("%s tried to act for %s", actor.name, user)
+        with suppress(StorageUnavailable):
+            await self._tokens.write_note(Note(actor, "act_for", user, "forbidden"))
 
     async def refresh_due(self, *, actor: Actor) -> RefreshCounts:
         """One pass over all users whose token is due. Errors of single users are counted, not raised."""

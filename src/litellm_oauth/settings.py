@@ -17,15 +17,19 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import yaml
 
-from .errors import SettingsError
+from .errors import InvalidInput, SettingsError
 from .keys import decode_key
 from .settings_reader import Environment, Section, is_loopback
-from .tokens import moment_of
+from .tokens import check_user_id, moment_of
 
 DAY = 86_400.0
 DEFAULT_CONFIG_PATH = "/app/config.yaml"
 ENCRYPTION_KEY = "CLAUDE_TOKEN_ENCRYPTION_KEY"
 OLD_ENCRYPTION_KEYS = "CLAUDE_TOKEN_ENCRYPTION_KEYS_OLD"
+USER_KEYS = "LITELLM_OAUTH_USER_KEYS"
+# Whose login the master key uses, and what LiteLLM calls its owner.
+_MASTER_KEY_USERS = frozenset(("default", "default_user_id"))
+_DIGEST = re.compile("[0-9a-f]{64}")
 # What Prisma, which LiteLLM uses, reads from a DATABASE_URL and libpq refuses.
 _PRISMA_PARAMETERS = re.compile(
     "schema|connection_limit|pool_timeout|pgbouncer|socket_timeout|statement_cache_size"
@@ -106,6 +110,8 @@ class Settings:
     redis: RedisSettings | None
     environment_tokens: EnvironmentTokens | None
     master_key: str | None = field(repr=False)
+    # The SHA-256 of a gateway key, in hexadecimal, and the user it belongs to.
+    user_keys: Mapping[str, str] = field(repr=False)
 
 
 def config_path(environ: Mapping[str, str] | None = None) -> Path:
@@ -171,6 +177,7 @@ def parse_settings(section: Mapping[str, Any], environ: Mapping[str, str]) -> Se
         redis=_redis(top, env, faults),
         environment_tokens=_environment_tokens(env, faults),
         master_key=env.get("LITELLM_MASTER_KEY") or None,
+        user_keys=_user_keys(env, faults),
     )
     if anonymous_api and not (sandbox and is_loopback(public_url)):
         faults.append(
@@ -231,6 +238,31 @@ def _environment_tokens(env: Environment, faults: list[str]) -> EnvironmentToken
         )
         return None
     return EnvironmentTokens(access_token, refresh_token or None, moment)
+
+
+def _user_keys(env: Environment, faults: list[str]) -> Mapping[str, str]:
+    """Lines of a digest and a user, as ``sha256sum`` writes them for a file of that name."""
+    found: dict[str, str] = {}
+    for number, line in enumerate(env.get(USER_KEYS).splitlines(), 1):
+        key_digest, _, user = line.partition(" ")
+        user = user.strip()
+        fault = None
+        if not _DIGEST.fullmatch(key_digest):
+            fault = "does not begin with a SHA-256 in hexadecimal"
+        elif not _is_user(user):
+            fault = "names no user who can have a key (default is the master key's own)"
+        elif found.setdefault(key_digest, user) != user:
+            fault = "gives the same key to a second user"
+        if fault is not None:
+            faults.append(f"{USER_KEYS}: line {number} {fault}; write SHA-256 and user on each line")
+    return found
+
+
+def _is_user(user: str) -> bool:
+    try:
+        return check_user_id(user) not in _MASTER_KEY_USERS
+    except InvalidInput:
+        return False
 
 
 def _database(env: Environment, faults: list[str], *, required: bool) -> DatabaseSettings | None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from support.gateway import Gateway
-from support.postgres import TestDatabase
+from support.postgres import AUDIT, TestDatabase
 from support.sandbox import SandboxProvider
 
 ROUTES = [
@@ -254,13 +254,15 @@ async def test_nothing_is_cached_neither_answers_nor_errors(gateway: Gateway) ->
 
 @pytest.mark.parametrize(("method", "path"), [route for route in ROUTES if route not in ADMIN_ROUTES])
 async def test_nobody_but_an_administrator_acts_for_somebody_else(
-    guard: Gateway, method: str, path: str
+    gateway: Gateway, database: TestDatabase, method: str, path: str
 ) -> None:
     body = {"code": "x"} if path == "/exchange" else None
-    by_query = await guard.call("sk-alice", method, f"{path}?user_id=bob", json=body)
-    by_header = await guard.call("sk-alice", method, path, json=body, **{"x-litellm-oauth-user": "bob"})
+    by_query = await gateway.call("sk-alice", method, f"{path}?user_id=bob", json=body)
+    by_header = await gateway.call("sk-alice", method, path, json=body, **{"x-litellm-oauth-user": "bob"})
     assert error_of(by_query) == (403, "forbidden")
     assert error_of(by_header) == (403, "forbidden")
+    actions = database.query(f"SELECT DISTINCT action FROM {AUDIT}")  # noqa: S608
+    assert [line["action"] for line in actions] == ["act_for"]
 
 
 async def test_an_administrator_logs_somebody_in_who_then_sees_their_own_login(gateway: Gateway) -> None:
@@ -439,3 +441,13 @@ async def test_the_openapi_document_names_every_route(gateway: Gateway) -> None:
     paths = gateway.app.openapi()["paths"]
     named = {path.removeprefix("/auth/claude/oauth/") for path in paths}
     assert named == {path[1:] for _, path in ROUTES[:-1]} | {"health", "refresh/{job_id}"}
+
+
+async def test_who_tries_to_act_for_another_leaves_one_line_a_minute_in_the_audit(
+    gateway: Gateway, database: TestDatabase
+) -> None:
+    for _ in range(3):
+        for path in ("/status?user_id=alice", "/status?user_id=carol"):
+            assert (await gateway.call("sk-bob", "GET", path)).status_code == 403
+    lines = database.query(f"SELECT actor, user_id, outcome FROM {AUDIT} WHERE action = 'act_for'")  # noqa: S608
+    assert [tuple(line.values()) for line in lines] == [("bob", "alice", "forbidden")]

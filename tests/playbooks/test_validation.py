@@ -33,7 +33,11 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("litellm_oauth_token_body", "xml", "litellm_oauth_token_body"),
     (
         "litellm_oauth_models",
-        [{"name": "a", "model": "b", "api_key": "sk-pasted-key"}, {"name": "c", "model": "d"}],
+        [
+            {"name": "a", "model": "b", "api_key": "sk-pasted-key"},
+            {"name": "c", "model": "d"},
+            {"name": "e", "model": "f", "api_key": "os.environ/NOBODY_HAS_IT"},
+        ],
         "is neither `oauth`",
     ),
     (
@@ -41,6 +45,12 @@ FAULTS: list[tuple[str, Any, str]] = [
         ["https://else.example.com"],
         "litellm_oauth_allowed_api_bases lacks",
     ),
+    (
+        "litellm_oauth_api_keys",
+        {"lower_case": "hunter2-hunter2-hunter2"},
+        "litellm_oauth_api_keys is malformed (its values are not shown)",
+    ),
+    ("litellm_oauth_users", ["alice", "../x"], 'litellm_oauth_users holds ["alice", "../x"]'),
     ("service_stack", "No Good", 'service_stack is "No Good"'),
     ("service_directory", "etc", 'service_directory is "etc"'),
     ("postgres_memory", "plenty", "postgres_memory"),

@@ -65,6 +65,22 @@ def test_the_last_text_of_the_user_is_answered(client: OAuthClient, token: str) 
     assert answer.json()["content"][0]["text"] == "Sandbox answer to: second"
 
 
+def test_a_token_of_another_shape_needs_no_beta_of_claude_s(client: OAuthClient) -> None:
+    client.provider.settings(claude_tokens=False)
+    token = client.login("bob")["access_token"]
+    assert not token.startswith("sk-ant-")
+    plain = {name: value for name, value in client.api_headers(token).items() if name != "anthropic-beta"}
+    body = {
+        "model": "claude-sonnet-4-20250514",
+        "max_tokens": 9,
+        "messages": [{"role": "user", "content": "Hi"}],
+    }
+    answer = client.http.post(f"{client.provider.url}/v1/messages", json=body, headers=plain)
+    assert answer.status_code == 200, answer.text
+    refused = client.http.post(f"{client.provider.url}/v1/messages", json=body, headers={"x-api-key": token})
+    assert refused.status_code == 401
+
+
 def test_max_tokens_cuts_the_answer_off(client: OAuthClient, token: str) -> None:
     message = client.ask(token, "one two three", max_tokens=4).json()
     assert message["content"][0]["text"] == "Sandbox answer to: one"
@@ -273,6 +289,8 @@ def test_each_call_is_recorded_without_its_token(client: OAuthClient, token: str
     client.http.post(f"{client.provider.url}/v1/messages", json={}, headers=headers)
     good, bad = client.provider.requests()
     assert good.pop("at") <= bad.pop("at")
+    assert {"authorization", "anthropic-beta", "anthropic-version", "host"} <= set(good.pop("headers"))
+    assert "x-api-key" in bad["headers"]
     assert good == {
         "path": "/v1/messages",
         "account": "alice",
@@ -280,6 +298,7 @@ def test_each_call_is_recorded_without_its_token(client: OAuthClient, token: str
         "token_prefix": "sk-ant-oat01-s",
         "beta": OAUTH_BETA,
         "has_x_api_key": False,
+        "host": client.provider.url.removeprefix("http://"),
         "model": "claude-sonnet-4-20250514",
         "stream": True,
         "status": 200,

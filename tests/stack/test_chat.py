@@ -51,11 +51,11 @@ class Person:
     def log_out(self) -> None:
         self.gateway.post(f"{API}/logout", params={"user_id": self.name}).raise_for_status()
 
-    def seen(self) -> list[dict[str, Any]]:
-        """What the provider's API saw of this person, oldest first."""
+    def seen(self, *paths: str) -> list[dict[str, Any]]:
+        """What the provider's API saw of this person, oldest first: messages, or what the paths name."""
         answer = self.sandbox.get("/control/requests", params={"account": self.name})
         records: list[dict[str, Any]] = answer.raise_for_status().json()
-        return [record for record in records if record["path"] == "/v1/messages"]
+        return [record for record in records if record["path"] in (paths or ["/v1/messages"])]
 
 
 @contextmanager
@@ -119,12 +119,36 @@ def responses(client: httpx.Client, model: str, headers: dict[str, str]) -> str:
     return str(answer.json()["output"][0]["content"][0]["text"])
 
 
+def pass_through(client: httpx.Client, model: str, headers: dict[str, str]) -> str:
+    body = {"model": model, "messages": MESSAGES, "max_tokens": 50}
+    answer = client.post("/anthropic/v1/messages", json=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["content"][0]["text"])
+
+
+def pass_through_stream(client: httpx.Client, model: str, headers: dict[str, str]) -> str:
+    body = {"model": model, "messages": MESSAGES, "max_tokens": 50, "stream": True}
+    with client.stream("POST", "/anthropic/v1/messages", json=body, headers=headers) as answer:
+        events = [json.loads(line) for line in _events(answer)]
+    assert events[-1]["type"] == "message_stop"
+    return "".join(event["delta"]["text"] for event in events if event["type"] == "content_block_delta")
+
+
+def count_tokens(client: httpx.Client, model: str, headers: dict[str, str]) -> str:
+    body = {"model": model, "messages": MESSAGES}
+    answer = client.post("/v1/messages/count_tokens", json=body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["input_tokens"])
+
+
 ROUTES: list[Callable[[httpx.Client, str, dict[str, str]], str]] = [
     chat,
     chat_stream,
     messages,
     messages_stream,
     responses,
+    pass_through,
+    pass_through_stream,
 ]
 
 
@@ -241,7 +265,7 @@ def test_equal_questions_of_two_users_are_both_asked_upstream(person: Person, ot
     assert (len(person.seen()), len(other.seen())) == (counts[0] + 1, counts[1] + 1)
 
 
-@pytest.mark.parametrize("route", [chat, messages], ids=lambda route: str(route.__name__))
+@pytest.mark.parametrize("route", [chat, messages, pass_through], ids=lambda route: str(route.__name__))
 def test_a_token_that_died_at_the_provider_is_replaced_within_the_request(
     other: Person, route: Callable[[httpx.Client, str, dict[str, str]], str]
 ) -> None:
@@ -249,6 +273,114 @@ def test_a_token_that_died_at_the_provider_is_replaced_within_the_request(
     other.sandbox.post("/control/expire", json={"account": other.name}).raise_for_status()
     assert route(other.gateway, "claude-haiku", other.headers)
     assert [record["status"] for record in other.seen()] == [200, 401, 200]
+
+
+@pytest.mark.parametrize("route", [*ROUTES, count_tokens], ids=lambda route: str(route.__name__))
+def test_a_token_of_any_shape_goes_as_a_bearer_on_every_route(
+    gateway: httpx.Client, sandbox: httpx.Client, route: Callable[[httpx.Client, str, dict[str, str]], str]
+) -> None:
+    sandbox.post("/control/settings", json={"claude_tokens": False}).raise_for_status()
+    try:
+        with logged_in(gateway, sandbox) as company:
+            assert route(gateway, "claude-haiku", company.headers)
+            (seen,) = company.seen("/v1/messages", "/v1/messages/count_tokens")
+    finally:
+        sandbox.delete("/control/settings")
+    assert (seen["has_x_api_key"], seen["status"]) == (False, 200)
+    assert not seen["token_prefix"].startswith("sk-ant")
+    assert "oauth-" not in (seen["beta"] or "")
+
+
+def test_tokens_are_counted_by_the_api_with_the_callers_own_token(person: Person) -> None:
+    body = {"model": "claude-haiku", "messages": MESSAGES, "max_tokens": 9}
+    answer = person.gateway.post("/v1/messages", json=body, headers=person.headers)
+    before = len(person.seen("/v1/messages/count_tokens"))
+    counted = count_tokens(person.gateway, "claude-haiku", person.headers)
+    assert counted == str(answer.json()["usage"]["input_tokens"])
+    (record,) = person.seen("/v1/messages/count_tokens")[before:]
+    assert (record["model"], record["has_x_api_key"]) == ("claude-3-5-haiku-20241022", False)
+    assert record["token_prefix"].startswith("sk-ant-oat")
+
+
+def test_the_pass_through_takes_the_api_s_own_name_of_a_model_too(person: Person) -> None:
+    before = len(person.seen())
+    assert pass_through(person.gateway, "claude-3-5-haiku-20241022", person.headers)
+    (record,) = person.seen()[before:]
+    assert (record["model"], record["account"]) == ("claude-3-5-haiku-20241022", person.name)
+
+
+def test_a_call_that_names_no_model_is_passed_through(person: Person) -> None:
+    answer = person.gateway.get("/anthropic/v1/models", headers=person.headers)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["data"]
+
+
+def test_a_model_that_nobody_configured_gets_no_token_through_the_pass_through(person: Person) -> None:
+    body = {"model": "claude-of-nobody", "messages": MESSAGES, "max_tokens": 9}
+    before = len(person.seen())
+    answer = person.gateway.post("/anthropic/v1/messages", json=body, headers=person.headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "no_such_model")
+    assert len(person.seen()) == before
+
+
+@pytest.mark.parametrize("path", ["/anthropic/v1/messages", "/v1/messages/count_tokens"])
+def test_who_is_not_logged_in_is_told_so_there_too(gateway: httpx.Client, path: str) -> None:
+    body = {"model": "claude-haiku", "messages": MESSAGES, "max_tokens": 9}
+    answer = gateway.post(path, json=body, headers={"x-litellm-oauth-user": "nobody-there"})
+    assert answer.status_code == 401, answer.text
+    assert f"{API}/start?user_id=nobody-there" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("name", ["extra_headers", "headers"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
+def test_headers_in_a_body_reach_the_api_only_where_it_has_a_use_for_them(
+    person: Person, path: str, name: str
+) -> None:
+    sent = {"Host": "evil.example", "Cookie": "a=b", "x-api-key": "sk-x", "anthropic-beta": "tools-1"}
+    body = {"model": "claude-haiku", "messages": MESSAGES, "input": "Hello", "max_tokens": 9, name: sent}
+    if path == "/v1/responses":
+        del body["messages"], body["max_tokens"]
+    else:
+        del body["input"]
+    before = len(person.seen())
+    answer = person.gateway.post(path, json=body, headers=person.headers)
+    assert answer.status_code == 200, answer.text
+    (record,) = person.seen()[before:]
+    assert record["has_x_api_key"] is False
+    assert not {"cookie", "x-api-key"} & set(record["headers"])
+    assert record["host"] == "sandbox:4010"
+
+
+@pytest.mark.parametrize(
+    ("content", "headers"),
+    [
+        (b"[1]", {"Content-Type": "application/json"}),
+        (b"{bad", {"Content-Type": "application/json"}),
+        (b"{}", {"Content-Type": "application/json", "Content-Encoding": "gzip"}),
+    ],
+)
+@pytest.mark.parametrize("path", ["/anthropic/v1/messages", "/v1/messages/count_tokens"])
+def test_a_body_that_cannot_be_read_is_refused_in_one_sentence(
+    person: Person, path: str, content: bytes, headers: dict[str, str]
+) -> None:
+    answer = person.gateway.post(path, content=content, headers={**person.headers, **headers})
+    assert answer.status_code in (400, 415), answer.text
+    assert answer.json()["error"]["message"].startswith("The body is ")
+
+
+def test_a_form_is_passed_through_whole(person: Person) -> None:
+    form = {"file": ("a.txt", b"x")}
+    answer = person.gateway.post("/anthropic/v1/files", files=form, headers=person.headers)
+    # The sandbox has no files; what counts is that it was asked.
+    assert answer.status_code == 404, answer.text
+    assert "no_such_model" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/anthropic/control/logins", "/%61nthropic/v1/models", "/anthropic/"])
+def test_the_pass_through_leads_to_the_api_and_nowhere_else(person: Person, path: str) -> None:
+    url = person.gateway.base_url.copy_with(raw_path=path.encode())
+    answer = person.gateway.get(url, headers=person.headers)
+    assert answer.status_code in (400, 404), answer.text
 
 
 def _events(answer: httpx.Response) -> list[str]:

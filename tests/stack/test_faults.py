@@ -96,6 +96,7 @@ def test_a_thousand_requests_at_four_cold_processes_make_one_refresh(
     assert families_revoked(sandbox) == 0
 
 
+@pytest.mark.timeout(120 + 20 * KILLS)
 def test_a_gateway_that_is_killed_in_the_middle_of_refreshes_loses_no_answer(
     stack: Stack, gateway: httpx.Client, sandbox: httpx.Client, capsys: pytest.CaptureFixture[str]
 ) -> None:

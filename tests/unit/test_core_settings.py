@@ -264,6 +264,34 @@ def test_a_password_of_redis_is_in_no_repr() -> None:
     assert "redis-password" not in repr(parse(environment=environment))
 
 
+def test_the_digests_of_users_keys_are_read_as_sha256sum_writes_them() -> None:
+    keys = f"{'a' * 64} alice\n{'b' * 64}  bob@example.org\n"
+    settings = parse(environment={**ENVIRONMENT, "LITELLM_OAUTH_USER_KEYS": keys})
+    assert settings.user_keys == {"a" * 64: "alice", "b" * 64: "bob@example.org"}
+    assert "a" * 64 not in repr(settings)
+    assert parse().user_keys == {}
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("alice", "SHA-256"),
+        (f"{'a' * 63} alice", "SHA-256"),
+        ("sk-a-key-itself alice", "SHA-256"),
+        (f"{'c' * 64}", "names no user"),
+        (f"{'c' * 64} default", "names no user"),
+        (f"{'c' * 64} default_user_id", "names no user"),
+        (f"{'b' * 64} carol", "same key to a second user"),
+    ],
+)
+def test_a_line_of_users_keys_that_cannot_be_is_named_and_not_shown(line: str, fault: str) -> None:
+    keys = f"{'b' * 64} bob\n{line}"
+    (found,) = faults(environment={**ENVIRONMENT, "LITELLM_OAUTH_USER_KEYS": keys})
+    assert found.startswith("LITELLM_OAUTH_USER_KEYS: line 2 ")
+    assert fault in found
+    assert line.split()[0] not in found
+
+
 def test_a_module_that_is_switched_off_asks_for_nothing() -> None:
     assert not parse_settings({"enabled": False}, {}).enabled
 

@@ -21,9 +21,6 @@ DEFAULT_API_BASE = "https://api.anthropic.com"
 # What a body may hold that makes LiteLLM speak to another provider, at another address, with the token.
 _OTHER_WAYS = ("use_litellm_proxy", "use_xai_oauth")
 
-# Headers that would stand beside the user's token or take its place.
-_CREDENTIAL_HEADERS = frozenset(("authorization", "x-api-key", "api-key", "proxy-authorization"))
-
 Deployment = Mapping[str, Any]
 FindDeployment = Callable[[str], Deployment | None]
 ProviderOf = Callable[[Mapping[str, Any]], str | None]
@@ -66,11 +63,38 @@ def api_base_of(
     return _checked(kwargs, deployment["litellm_params"], provider_of, allowed_api_bases)
 
 
-def without_credentials(headers: object) -> dict[str, Any] | None:
-    """A copy of ``headers`` without any that carries a credential; None where there are none at all."""
-    if not isinstance(headers, Mapping):
-        return None
-    return {name: value for name, value in headers.items() if str(name).lower() not in _CREDENTIAL_HEADERS}
+def base_of(configured: Mapping[str, Any]) -> str:
+    """The address of the API that the operator configured."""
+    return str(configured.get("api_base") or configured.get("base_url") or DEFAULT_API_BASE).rstrip("/")
+
+
+def address_of(
+    configured: Mapping[str, Any],
+    provider_of: ProviderOf,
+    allowed_api_bases: Callable[[], Iterable[str]],
+) -> str:
+    """Where the deployment with these ``litellm_params`` leads.
+
+    Raises Forbidden where that is not a place for a token: another provider, or another address.
+    """
+    if provider_of(configured) != ANTHROPIC:
+        raise Forbidden(
+            "This model is set to api_key: oauth, but its provider is not anthropic, so no token is sent. "
+            "Ask the operator to correct the model."
+        )
+    base = base_of(configured)
+    if base not in {allowed.rstrip("/") for allowed in allowed_api_bases()}:
+        raise Forbidden(
+            "This model's address is not in allowed_api_bases, so no token is sent there. "
+            "Ask the operator to correct the model or to allow the address."
+        )
+    return base
+
+
+def named_upstream(deployment: Deployment, model: str) -> str:
+    """What the API calls the ``model`` that led to this deployment; with a wildcard, what the client does."""
+    name = str(deployment["litellm_params"].get("model", "")).removeprefix(f"{ANTHROPIC}/")
+    return model if "*" in name else name
 
 
 def _checked(
@@ -79,11 +103,7 @@ def _checked(
     provider_of: ProviderOf,
     allowed_api_bases: Callable[[], Iterable[str]],
 ) -> str:
-    if provider_of(configured) != ANTHROPIC:
-        raise Forbidden(
-            "This model is set to api_key: oauth, but its provider is not anthropic, so no token is sent. "
-            "Ask the operator to correct the model."
-        )
+    base = address_of(configured, provider_of, allowed_api_bases)
     if kwargs.get("custom_llm_provider") not in (None, "", ANTHROPIC) or any(
         kwargs.get(n) for n in _OTHER_WAYS
     ):
@@ -91,13 +111,7 @@ def _checked(
             "This gateway chooses the provider itself. Send none of custom_llm_provider, "
             f"{', '.join(_OTHER_WAYS)}."
         )
-    base = str(configured.get("api_base") or configured.get("base_url") or DEFAULT_API_BASE).rstrip("/")
     sent = {str(kwargs[name]).rstrip("/") for name in ("api_base", "base_url") if kwargs.get(name)}
     if sent - {base}:
         raise InvalidInput("This gateway chooses the address itself. Send neither api_base nor base_url.")
-    if base not in {allowed.rstrip("/") for allowed in allowed_api_bases()}:
-        raise Forbidden(
-            "This model's address is not in allowed_api_bases, so no token is sent there. "
-            "Ask the operator to correct the model or to allow the address."
-        )
     return base

@@ -13,14 +13,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import litellm
-from fastapi import HTTPException
 from litellm.integrations.custom_logger import CustomLogger
-from litellm.proxy._types import ProxyErrorTypes, ProxyException, UserAPIKeyAuth
+from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 
 from ..errors import LitellmOAuthError
-from .answers import ErrorAnswer, UnknownKeyError, answer_for, chat_answer_for
-from .deployments import Deployment, api_base_of, is_marked, without_credentials
-from .identity import DEFAULT_USER, USER_HEADER, caller_of, named_in_header, user_to_act_for
+from .acting import acting_for
+from .answers import ErrorAnswer, UnknownKeyError, chat_answer_for
+from .bearer import as_api_key
+from .deployments import Deployment, api_base_of, is_marked
+from .headers import for_the_api
+from .identity import DEFAULT_USER, USER_HEADER, caller_of, named_in_header
+from .retry import is_mended
 from .runtime import Runtime, RuntimeSlot
 
 _log = logging.getLogger(__name__)
@@ -28,7 +31,6 @@ _log = logging.getLogger(__name__)
 # Where LiteLLM puts what it knows of the caller: `metadata` for chat, `litellm_metadata` for others.
 _METADATA = ("litellm_metadata", "metadata")
 _HEADERS = ("headers", "extra_headers")
-_UNKNOWN_KEY = "The gateway does not know this key. Send the master key or a user's key as a bearer token."
 
 
 class RefusedCallError(ProxyException):  # type: ignore[misc]  # LiteLLM is Any outside the image
@@ -91,23 +93,23 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
         earlier = _attempt.get()
         _attempt.set(None)
         try:
-            base = api_base_of(kwargs, _find_deployment, self._provider_of, self._allowed)
+            base = api_base_of(kwargs, _find_deployment, self.provider_of, self._allowed)
             if base is None:
                 return None
             _spare_others(kwargs)
             runtime = self.runtime.get()
             public_url = runtime.settings.public_url
-            user = _user_of(kwargs, runtime)
+            user = await _user_of(kwargs, runtime)
             token = await self._token(kwargs, user, runtime, earlier)
         except LitellmOAuthError as error:
             raise RefusedCallError(chat_answer_for(error, user=user, public_url=public_url)) from None
         swapped = dict(kwargs)
-        swapped["api_key"] = token
+        swapped["api_key"] = as_api_key(token)
         swapped["api_base"] = base
         swapped.pop("base_url", None)
         swapped["caching"] = False
         swapped["cache"] = {"no-cache": True, "no-store": True}
-        _drop_credentials(swapped)
+        _choose_headers(swapped)
         return swapped
 
     async def async_post_call_failure_deployment_hook(
@@ -127,6 +129,8 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
             await self.runtime.get().service.replace_rejected(attempt.user, attempt.generation)
         except LitellmOAuthError as error:
             attempt.failure = error
+        # Sent again, or answered: neither has anything to wait for.
+        is_mended(exception)
 
     async def async_post_call_failure_hook(
         self,
@@ -134,15 +138,11 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
         original_exception: Exception,
         user_api_key_dict: Any,
         traceback_str: str | None = None,
-    ) -> HTTPException | None:
-        """Give the caller the sentence that belongs to the error, and to an unknown key its 401."""
+    ) -> None:
+        """Give the caller the sentence that belongs to the error."""
         if isinstance(original_exception, RefusedCallError):
             # The router has added a sentence about fallbacks, which are none of this error's business.
             original_exception.message = original_exception.answer.message
-        if is_unknown_key(original_exception):
-            answer = answer_for(UnknownKeyError(_UNKNOWN_KEY))
-            return HTTPException(answer.status, detail=answer.message, headers=dict(answer.headers))
-        return None
 
     def _allowed(self) -> tuple[str, ...]:
         return self.runtime.get().settings.allowed_api_bases
@@ -157,16 +157,12 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
         _attempt.set(_Attempt(call_id=call_id, user=user, generation=token.generation))
         return token.value
 
-    def _provider_of(self, params: Mapping[str, Any]) -> str | None:
+    def provider_of(self, params: Mapping[str, Any]) -> str | None:
+        """The provider that LiteLLM would speak to with these parameters, or None."""
         key = (params.get("model"), params.get("custom_llm_provider"))
         if key not in self._providers:
             self._providers[key] = _provider_named(*key)
         return self._providers[key]
-
-
-def is_unknown_key(error: Exception) -> bool:
-    """Whether LiteLLM refused a key it does not know. Without a database of its own it calls that a 400."""
-    return isinstance(error, ProxyException) and error.type == ProxyErrorTypes.no_db_connection
 
 
 def _provider_named(model: Any, provider: Any) -> str | None:
@@ -193,7 +189,7 @@ def _is_marked_group(model: str) -> bool:
     return any(is_marked(deployment) for deployment in llm_router.get_model_list(model_name=model) or ())
 
 
-def _user_of(kwargs: Mapping[str, Any], runtime: Runtime) -> str:
+async def _user_of(kwargs: Mapping[str, Any], runtime: Runtime) -> str:
     """Whose token to send. Only what LiteLLM wrote counts: no body can hold an instance of its class."""
     for name in _METADATA:
         metadata = kwargs.get(name)
@@ -202,7 +198,9 @@ def _user_of(kwargs: Mapping[str, Any], runtime: Runtime) -> str:
         holder = metadata.get("user_api_key_auth")
         if isinstance(holder, UserAPIKeyAuth):
             caller = caller_of(holder, shared_default=runtime.settings.shared_default)
-            return user_to_act_for(caller, named_in_header(_header(metadata.get("headers"), USER_HEADER)))
+            named = named_in_header(_header(metadata.get("headers"), USER_HEADER))
+            origin = str(metadata.get("requester_ip_address") or "unknown")
+            return await acting_for(lambda: runtime.service, caller, origin, named)
     raise UnknownKeyError("Nobody stands behind this request, so no login can be used. Send a gateway key.")
 
 
@@ -223,23 +221,27 @@ def _spare_others(kwargs: dict[str, Any]) -> None:
         info["cooldown_time"] = 0
 
 
-def _drop_credentials(kwargs: dict[str, Any]) -> None:
-    """A client's own credential headers must neither travel with the user's token nor take its place."""
+def _choose_headers(kwargs: dict[str, Any]) -> None:
+    """Of a client's headers those travel that the API has a use for; of the operator's, all."""
+    identifier = (kwargs.get("model_info") or {}).get("id")
+    configured = (_find_deployment(identifier) if isinstance(identifier, str) else None) or {}
+    params = configured.get("litellm_params") or {}
     for name in _HEADERS:
-        kept = without_credentials(kwargs.get(name))
-        if kept is not None:
-            kwargs[name] = kept
+        chosen = for_the_api(kwargs.get(name))
+        own = params.get(name)
+        if chosen is not None or isinstance(own, Mapping):
+            kwargs[name] = {**(chosen or {}), **(own if isinstance(own, Mapping) else {})}
     scoped = kwargs.get("provider_specific_header")
     if isinstance(scoped, Mapping):
-        kwargs["provider_specific_header"] = _clean_scope(scoped)
+        kwargs["provider_specific_header"] = _chosen_scope(scoped)
     elif isinstance(scoped, list):
-        kwargs["provider_specific_header"] = [_clean_scope(one) for one in scoped]
+        kwargs["provider_specific_header"] = [_chosen_scope(one) for one in scoped]
 
 
-def _clean_scope(scope: Any) -> Any:
+def _chosen_scope(scope: Any) -> Any:
     if not isinstance(scope, Mapping):
         return scope
-    return {**scope, "extra_headers": without_credentials(scope.get("extra_headers")) or {}}
+    return {**scope, "extra_headers": for_the_api(scope.get("extra_headers")) or {}}
 
 
 oauth_hook = OAuthHook()

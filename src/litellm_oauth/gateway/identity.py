@@ -21,6 +21,15 @@ _MASTER_USER_ID = "default_user_id"
 _ADMIN_ROLE = "proxy_admin"
 
 
+class NotTheirs(Forbidden):
+    """Somebody who is no administrator named another user. ``caller`` and ``user`` are for the audit."""
+
+    def __init__(self, caller: str, user: str) -> None:
+        super().__init__("Only an administrator may act for another user. Leave the user out.")
+        self.caller = caller
+        self.user = user
+
+
 class KeyHolder(Protocol):
     """The part of LiteLLM's ``UserAPIKeyAuth`` that says who holds the key."""
 
@@ -80,7 +89,7 @@ def user_to_act_for(caller: Caller, *named: str | None) -> str:
         )
     user = check_user_id(names.pop())
     if user != caller.user_id and not caller.is_admin:
-        raise Forbidden("Only an administrator may act for another user. Leave the user out.")
+        raise NotTheirs(caller.user_id, user)
     return user
 
 

@@ -21,8 +21,9 @@ from ..results import Actor
 from ..service import TokenService
 from ..settings import Settings
 from . import bodies, openapi, views
+from .acting import acting_for
 from .answers import ErrorAnswer, answer_for
-from .identity import ANONYMOUS, USER_HEADER, Caller, named_in_header, user_to_act_for
+from .identity import ANONYMOUS, USER_HEADER, Caller, named_in_header
 
 PREFIX = "/auth/claude/oauth"
 MAX_USERS = 1000
@@ -190,8 +191,8 @@ class _Api:
         values = bodies.parse_query(request.query_params.multi_items(), query)
         body = {} if fields is None else bodies.parse_object(await _read(request), fields)
         named = named_in_header(request.headers.getlist(USER_HEADER))
-        user = user_to_act_for(caller, named, values.get("user_id"))
         origin = request.client.host if request.client else "unknown"
+        user = await acting_for(self._service, caller, origin, named, values.get("user_id"))
         name = "anonymous" if caller is ANONYMOUS else caller.user_id
         return _Call(user=user, actor=Actor(name=name, origin=origin), caller=caller, query=values, body=body)
 

@@ -26,6 +26,11 @@ class RuntimeSlot:
     def fill(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
+    @property
+    def filled(self) -> Runtime | None:
+        """What start-up made; None before that, and where the module is switched off."""
+        return self._runtime
+
     def get(self) -> Runtime:
         """Raises StorageUnavailable where start-up has not run or the module is switched off."""
         if self._runtime is None:

@@ -10,11 +10,15 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections.abc import MutableMapping
+from pathlib import Path
 
 from ..errors import SettingsError
 from ..settings import load_settings
 from .startup_failure import CANNOT_START, say
 
+SECRETS = Path("/run/secrets")
+API_KEYS = "LITELLM_OAUTH_API_KEYS"
 _HOOKS = "LITELLM_WORKER_STARTUP_HOOKS"
 _START = "litellm_oauth.gateway.startup:start"
 
@@ -23,6 +27,7 @@ def main() -> int:
     """Returns the exit status; does not return while the server runs."""
     try:
         load_settings()
+        set_api_keys(os.environ, SECRETS)
     except SettingsError as error:
         say(error.message)
         return CANNOT_START
@@ -36,6 +41,25 @@ def main() -> int:
     sys.argv[0] = "litellm"
     run_server()
     return 0
+
+
+def set_api_keys(environ: MutableMapping[str, str], secrets: Path) -> None:
+    """Set the variables that config.yaml names as ``os.environ/NAME``, from files of these names.
+
+    LITELLM_OAUTH_API_KEYS lists them. Set here, no `docker inspect` and no process list shows them.
+    Raises SettingsError.
+    """
+    faults = []
+    for name in environ.get(API_KEYS, "").split():
+        try:
+            environ[name] = (secrets / name).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+            faults.append(
+                f"{API_KEYS}: {secrets / name} cannot be read ({reason}); correct the file or the list"
+            )
+    if faults:
+        raise SettingsError(faults)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import logging
 import os
 from typing import Any
 
-from fastapi import HTTPException, Request
+import httpx
+from fastapi import APIRouter, HTTPException, Request
 from litellm.proxy import proxy_server
 from litellm.proxy._types import ProxyException
 from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
@@ -17,12 +18,17 @@ from litellm.proxy.proxy_server import app
 
 from ..assembly import open_service
 from ..errors import Forbidden, InvalidInput, LitellmOAuthError, StorageUnavailable
+from ..http_client import http_client
 from ..service import TokenService
 from ..settings import Settings, load_settings
 from .answers import UnknownKeyError
-from .hook import is_unknown_key, oauth_hook
+from .anthropic_routes import AnthropicRoutes
+from .bearer import send_as_bearer
+from .forward import LIMITS, TIMEOUT, Forwarder
+from .hook import oauth_hook
 from .identity import Caller, caller_of
 from .log import write_to_log
+from .retry import retry_at_once
 from .routes import Authenticate, build_router
 from .runtime import Runtime
 from .startup_failure import end_worker
@@ -51,17 +57,24 @@ async def start() -> None:
         service = await open_service(settings, without_database=True)
     except LitellmOAuthError as error:
         end_worker(error.message)
+    send_as_bearer()
+    retry_at_once()
     oauth_hook.runtime.fill(Runtime(settings=settings, service=service))
-    _mount(settings, service)
+    client = http_client(timeout=TIMEOUT, limits=LIMITS)
+    forwarder = Forwarder(service, client, settings.public_url)
+    _mount(build_router(lambda: service, _authenticator(settings), settings))
+    _mount(AnthropicRoutes(service, forwarder, settings, oauth_hook).router())
     _log.info("the OAuth module is ready; logins for %s", settings.provider.issuer)
     # Also without auto_refresh: old logins are forgotten there.
     task = asyncio.create_task(service.run_background(), name="litellm_oauth background")
     _background.add(task)
     task.add_done_callback(_report)
-    _close_at_the_end(service, task)
+    _close_at_the_end(service, client, task)
 
 
-def _close_at_the_end(service: TokenService, background: asyncio.Task[None]) -> None:
+def _close_at_the_end(
+    service: TokenService, client: httpx.AsyncClient, background: asyncio.Task[None]
+) -> None:
     """Let refreshes that run come to their end when the server is told to stop.
 
     LiteLLM has no hook for that; its own end calls this function by its name.
@@ -71,14 +84,14 @@ def _close_at_the_end(service: TokenService, background: asyncio.Task[None]) -> 
     async def close_and_end(*arguments: Any, **options: Any) -> None:
         background.cancel()
         await service.close()
+        await client.aclose()
         _log.info("the OAuth module has ended")
         await end(*arguments, **options)
 
     proxy_server.proxy_shutdown_event = close_and_end
 
 
-def _mount(settings: Settings, service: TokenService) -> None:
-    router = build_router(lambda: service, _authenticator(settings), settings)
+def _mount(router: APIRouter) -> None:
     routes = app.router.routes
     known = len(routes)
     app.include_router(router)
@@ -143,8 +156,6 @@ def _key_headers(request: Request) -> dict[str, Any]:
 
 
 def _refusal(error: Exception, status: int, message: str) -> LitellmOAuthError:
-    if is_unknown_key(error):
-        status = 401
     if status == 400:
         return InvalidInput(message)
     if status == 403:
