@@ -41,6 +41,7 @@ class _Call:
         self.secret = bearer.presented(request.headers)
         self.token: Token | None = bearer.look_up(request.headers, sandbox.ledger)
         self.model: str | None = None
+        self.question: str | None = None
         self.stream = False
 
     @property
@@ -59,6 +60,7 @@ class _Call:
             host=request.headers.get("host"),
             headers=tuple(sorted(set(request.headers))),
             model=self.model,
+            question=self.question,
             stream=self.stream,
             status=status,
         )
@@ -114,6 +116,7 @@ def _messages(request: Request, sandbox: Sandbox, call: _Call, body: bytes) -> R
     document = parse_document(body)
     _note(call, document)
     parsed = parse_message_request(document)
+    call.question = parsed.last_user_text[:100]
     _need_inference(call)
     headers = {"request-id": call.request_id}
     if parsed.stream:

@@ -12,7 +12,7 @@ RING = 20_000
 @dataclass(frozen=True, slots=True)
 class ApiCall:
     """One API call, ``at`` seconds since the epoch. The token is there by hash and first letters only, and of
-    the headers, but for two, their names."""
+    the headers, but for two, their names. ``question`` is how the last text of the user begins."""
 
     at: float
     path: str
@@ -24,6 +24,7 @@ class ApiCall:
     host: str | None
     headers: tuple[str, ...]
     model: str | None
+    question: str | None
     stream: bool
     status: int
 

@@ -300,6 +300,7 @@ def test_each_call_is_recorded_without_its_token(client: OAuthClient, token: str
         "has_x_api_key": False,
         "host": client.provider.url.removeprefix("http://"),
         "model": "claude-sonnet-4-20250514",
+        "question": "hello",
         "stream": True,
         "status": 200,
     }
