@@ -257,6 +257,10 @@ class Refresher:
         settled = await self._attempts.settle(row)
         if settled is None:
             return None
+        if settled.generation != row.generation:
+            # Another process was quicker between the look and the lock.
+            _, token = await self._reader.look(row.user_id)
+            return Refreshed(token, refreshed=False) if need.satisfied_by(token, self._clock.now()) else None
         await self._judge(settled, need)
         began = asyncio.get_running_loop().time()
         claim = await self._claim(settled, need)

@@ -265,7 +265,7 @@ def test_equal_questions_of_two_users_are_both_asked_upstream(person: Person, ot
     assert (len(person.seen()), len(other.seen())) == (counts[0] + 1, counts[1] + 1)
 
 
-@pytest.mark.parametrize("route", [chat, messages, pass_through], ids=lambda route: str(route.__name__))
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: str(route.__name__))
 def test_a_token_that_died_at_the_provider_is_replaced_within_the_request(
     other: Person, route: Callable[[httpx.Client, str, dict[str, str]], str]
 ) -> None:

@@ -12,7 +12,7 @@ import asyncio
 from litellm_oauth.gateway import hook
 
 async def main():
-    hook._attempt.set(hook._Attempt(call_id="one", user="alice", generation=1))
+    hook._attempt.set(hook._Attempt(call_id="one", api_key="a-token", user="alice", generation=1))
     call = {"litellm_call_id": "one", "model": "gpt", "api_key": "a-plain-key", "model_info": {"id": "plain"}}
     assert await hook.oauth_hook.async_pre_call_deployment_hook(call, None) is None
     print("attempt:", hook._attempt.get())

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from litellm_oauth.errors import (
     Unreadable,
 )
 from litellm_oauth.service import TokenService
+from litellm_oauth.stores import TokenRow
 from litellm_oauth.tokens import Status
 from support.postgres import AUDIT, TOKENS
 from support.sandbox import fingerprint
@@ -607,3 +609,25 @@ async def test_a_login_of_unknown_origin_belongs_to_the_client_that_refreshes_it
     assert gateways.row()["client_id"] == gateways.settings().provider.client_id
     await service.logout("alice", actor=ACTOR)
     assert gateways.row()["client_id"] is None
+
+
+async def test_who_was_overtaken_between_the_look_and_the_lock_takes_what_came(
+    gateways: Gateways, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quicker one's record still lies in the journal, so that the slower one reads the row anew."""
+    quick, slow = await gateways.open(), await gateways.open()
+    await gateways.log_in(quick)
+    monkeypatch.setattr(quick._refresher._attempts, "_settled", lambda *_: asyncio.sleep(0))
+    # As if it had let go of the lock a moment ago.
+    monkeypatch.setattr(quick._refresher._attempts, "hold", lambda _: nullcontext())
+    settle = slow._refresher._attempts.settle
+
+    async def overtaken(row: TokenRow) -> TokenRow | None:
+        if gateways.refreshes() == 0:
+            await quick.refresh(row.user_id, force=True, actor=ACTOR)
+        return await settle(row)
+
+    monkeypatch.setattr(slow._refresher._attempts, "settle", overtaken)
+    assert (await slow.replace_rejected("alice", 1)).generation == 2
+    assert gateways.refreshes() == 1
+    assert gateways.row()["last_error"] is None

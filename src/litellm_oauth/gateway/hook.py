@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import litellm
@@ -53,6 +53,7 @@ class _Attempt:
     """What went upstream in this call, for the case that it comes back with a 401."""
 
     call_id: object
+    api_key: str = field(repr=False)
     user: str
     generation: int
     failure: LitellmOAuthError | None = None
@@ -95,6 +96,9 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
         try:
             base = api_base_of(kwargs, _find_deployment, self.provider_of, self._allowed)
             if base is None:
+                if earlier is not None and earlier.api_key == kwargs.get("api_key"):
+                    # The same call, one layer further in: /v1/responses becomes a chat.
+                    _attempt.set(earlier)
                 return None
             _spare_others(kwargs)
             runtime = self.runtime.get()
@@ -104,7 +108,7 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
         except LitellmOAuthError as error:
             raise RefusedCallError(chat_answer_for(error, user=user, public_url=public_url)) from None
         swapped = dict(kwargs)
-        swapped["api_key"] = as_api_key(token)
+        swapped["api_key"] = token
         swapped["api_base"] = base
         swapped.pop("base_url", None)
         swapped["caching"] = False
@@ -121,7 +125,7 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
     ) -> None:
         """After an upstream 401: get the token that the next try shall carry. LiteLLM waits for it."""
         attempt = _attempt.get()
-        if attempt is None or attempt.call_id != request_data.get("litellm_call_id"):
+        if attempt is None or attempt.api_key != request_data.get("api_key"):
             return
         if not isinstance(exception, litellm.AuthenticationError):
             return
@@ -154,8 +158,9 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
         if earlier is not None and earlier.call_id == call_id and earlier.failure is not None:
             raise earlier.failure
         token = await runtime.service.access_token(user)
-        _attempt.set(_Attempt(call_id=call_id, user=user, generation=token.generation))
-        return token.value
+        api_key = as_api_key(token.value)
+        _attempt.set(_Attempt(call_id, api_key, user, token.generation))
+        return api_key
 
     def provider_of(self, params: Mapping[str, Any]) -> str | None:
         """The provider that LiteLLM would speak to with these parameters, or None."""
