@@ -24,13 +24,14 @@ from litellm_oauth.changes import Changes
 from litellm_oauth.errors import NotLoggedIn, StorageUnavailable
 from litellm_oauth.service import TokenService
 from litellm_oauth.settings import RedisSettings
-from litellm_oauth.stores import CachedToken, ProviderState, RowStatus, TokenRow
+from litellm_oauth.stores import CachedToken, RowStatus, TokenRow
 from litellm_oauth.stores import redis as module
 from litellm_oauth.stores.memory import TokenMemory
 from litellm_oauth.stores.redis import LIFETIME, NoCache, RedisCache, key_of
 from litellm_oauth.tokens import AccessToken
 from support.postgres import TOKENS
 from support.redis import PASSWORD, RedisServer
+from support.rows import ROW
 from support.service import ACTOR, QUICK, Gateways, MovableClock, eventually
 
 ALICE = "alice: ünï|code {}'\""
@@ -43,29 +44,17 @@ OpenCache = Callable[..., RedisCache]
 
 
 def row(generation: int, user: str = ALICE, **changes: Any) -> TokenRow:
-    whole = TokenRow(
+    now = time.time()
+    whole = replace(
+        ROW,
         user_id=user,
         access_token=f"{SEALED}-{generation}",
         refresh_token=f"{SEALED}-refresh",
-        expires_at=time.time() + 3600,
-        refresh_expires_at=None,
-        scopes=(),
-        account=None,
+        expires_at=now + 3600,
         generation=generation,
-        status=RowStatus.ACTIVE,
-        last_error=None,
-        next_attempt_at=None,
-        attempt_id=None,
-        attempt_host=None,
-        refresh_count=0,
-        forced_today=0,
         logged_in_at=None,
-        updated_at=time.time(),
-        leased_for=0.0,
-        in_doubt=False,
+        updated_at=now,
         read_at=None,
-        provider=ProviderState(),
-        source="database",
     )
     return replace(whole, **changes)
 

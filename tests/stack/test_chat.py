@@ -96,16 +96,16 @@ def chat_stream(client: httpx.Client, model: str, headers: dict[str, str]) -> st
     return "".join(pieces)
 
 
-def messages(client: httpx.Client, model: str, headers: dict[str, str]) -> str:
+def messages(client: httpx.Client, model: str, headers: dict[str, str], below: str = "") -> str:
     body = {"model": model, "messages": MESSAGES, "max_tokens": 50}
-    answer = client.post("/v1/messages", json=body, headers=headers)
+    answer = client.post(f"{below}/v1/messages", json=body, headers=headers)
     assert answer.status_code == 200, answer.text
     return str(answer.json()["content"][0]["text"])
 
 
-def messages_stream(client: httpx.Client, model: str, headers: dict[str, str]) -> str:
+def messages_stream(client: httpx.Client, model: str, headers: dict[str, str], below: str = "") -> str:
     body = {"model": model, "messages": MESSAGES, "max_tokens": 50, "stream": True}
-    with client.stream("POST", "/v1/messages", json=body, headers=headers) as answer:
+    with client.stream("POST", f"{below}/v1/messages", json=body, headers=headers) as answer:
         events = [json.loads(line) for line in _events(answer)]
     assert events[-1]["type"] == "message_stop"
     deltas = [event["delta"]["text"] for event in events if event["type"] == "content_block_delta"]
@@ -120,18 +120,11 @@ def responses(client: httpx.Client, model: str, headers: dict[str, str]) -> str:
 
 
 def pass_through(client: httpx.Client, model: str, headers: dict[str, str]) -> str:
-    body = {"model": model, "messages": MESSAGES, "max_tokens": 50}
-    answer = client.post("/anthropic/v1/messages", json=body, headers=headers)
-    assert answer.status_code == 200, answer.text
-    return str(answer.json()["content"][0]["text"])
+    return messages(client, model, headers, "/anthropic")
 
 
 def pass_through_stream(client: httpx.Client, model: str, headers: dict[str, str]) -> str:
-    body = {"model": model, "messages": MESSAGES, "max_tokens": 50, "stream": True}
-    with client.stream("POST", "/anthropic/v1/messages", json=body, headers=headers) as answer:
-        events = [json.loads(line) for line in _events(answer)]
-    assert events[-1]["type"] == "message_stop"
-    return "".join(event["delta"]["text"] for event in events if event["type"] == "content_block_delta")
+    return messages_stream(client, model, headers, "/anthropic")
 
 
 def count_tokens(client: httpx.Client, model: str, headers: dict[str, str]) -> str:
