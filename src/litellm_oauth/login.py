@@ -12,6 +12,7 @@ from .code_input import LoginCode, parse_code
 from .errors import (
     CodeRejected,
     InvalidGrant,
+    InvalidInput,
     LitellmOAuthError,
     LoginError,
     NoPendingLogin,
@@ -85,6 +86,12 @@ class LoginFlow:
         """Exchange the code and store the tokens; see ``TokenService.complete_login`` for the errors."""
         try:
             code = parse_code(code_input, state)
+            if code.issuer is None and self._provider.requires_issuer:
+                # Whose code it is cannot be seen; it may be another server's (RFC 9207 §2.4).
+                raise InvalidInput(
+                    "A code of this provider counts only together with its name (iss): paste the whole "
+                    "address that consent leads to."
+                )
             login = self._match(code, await self._logins.of_user(user), user)
             return await self._exchange(login, code, actor)
         except StorageUnavailable:

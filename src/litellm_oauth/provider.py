@@ -1,5 +1,7 @@
 """The OAuth 2.0 client: authorize URL, code exchange, refresh (RFC 6749, RFC 7636) and revocation (RFC 7009).
 
+All that differs between providers is in ProviderSettings.
+
 Errors are types. No exception text holds a token, a code, or anything else that the provider sent, apart from
 its error code.
 """
@@ -12,7 +14,7 @@ import logging
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit, urlunsplit
 
 import httpx
 
@@ -37,11 +39,17 @@ class Provider:
         self._settings = settings
         self._client = client
         self._clock = clock
+        self._auth = _basic(settings) if settings.client_authentication == "basic" else None
 
     @property
     def issuer(self) -> str:
         """Pinned to each pending login against mix-up (RFC 9700 §4.4)."""
         return self._settings.issuer
+
+    @property
+    def requires_issuer(self) -> bool:
+        """Whether a redirect that does not name its issuer is not this server's (RFC 9207 §2.4)."""
+        return self._settings.require_issuer
 
     @property
     def client_id(self) -> str:
@@ -121,9 +129,8 @@ class Provider:
         raise self._failure(status, headers, answer)
 
     async def _post(self, url: str, body: dict[str, str]) -> tuple[int, httpx.Headers, bytes]:
-        fields = {**body, "client_id": self.client_id}
-        if self._settings.client_secret is not None:
-            fields["client_secret"] = self._settings.client_secret
+        # RFC 6749 §2.3: not more than one way to authenticate in a request.
+        fields = {**body, **({} if self._auth is not None else self._own_fields())}
         as_json = self._settings.body == "json"
         request = self._client.build_request(
             "POST",
@@ -137,7 +144,9 @@ class Provider:
             # httpx limits the wait for each piece; a server that drips bytes is limited here.
             async with asyncio.timeout(self._settings.token_timeout):
                 # A redirect would carry the token to a host nobody configured.
-                response = await self._client.send(request, stream=True, follow_redirects=False)
+                response = await self._client.send(
+                    request, stream=True, auth=self._auth, follow_redirects=False
+                )
                 try:
                     return response.status_code, response.headers, await _read(response)
                 finally:
@@ -167,6 +176,11 @@ class Provider:
                 reason="answer_lost",
                 maybe_spent=True,
             ) from None
+
+    def _own_fields(self) -> dict[str, str]:
+        """The client's id, and its secret where it has one, as members of the body (RFC 6749 §2.3.1)."""
+        secret = self._settings.client_secret
+        return {"client_id": self.client_id, **({} if secret is None else {"client_secret": secret})}
 
     def _failure(
         self, status: int, headers: httpx.Headers, answer: Mapping[str, Any] | None
@@ -200,7 +214,7 @@ class Provider:
         if 400 <= status < 500 and error is not None:
             return ProviderRefused(
                 f"The provider at {host} refused the request ({error}, HTTP {status}). "
-                "Check client_id, client_secret and scopes in claude_oauth.provider.",
+                "Check client_id, client_secret, client_authentication and scopes in claude_oauth.provider.",
                 error=error,
             )
         # It may have broken down on the way back, after the token was used up; one that is busy did nothing.
@@ -212,6 +226,11 @@ class Provider:
             retry_after=wait,
             maybe_spent=broke_down,
         )
+
+
+def _basic(settings: ProviderSettings) -> httpx.BasicAuth:
+    """Id and secret in the Authorization header, each encoded as in a form first (RFC 6749 §2.3.1)."""
+    return httpx.BasicAuth(quote_plus(settings.client_id), quote_plus(settings.client_secret or ""))
 
 
 async def _read(response: httpx.Response) -> bytes:

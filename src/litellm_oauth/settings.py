@@ -39,15 +39,21 @@ _PRISMA_PARAMETERS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ProviderSettings:
-    """The authorization server. ``token_timeout`` is in seconds and covers one whole call."""
+    """The authorization server. ``token_timeout`` is in seconds and covers one whole call.
+
+    ``client_authentication`` is how the client proves itself (RFC 6749 §2.3.1). ``require_issuer`` says that
+    this server always names itself in the redirect (RFC 9207 §2.4).
+    """
 
     issuer: str
+    require_issuer: bool
     authorize_url: str
     token_url: str
     revoke_url: str | None
     redirect_uri: str
     client_id: str
     client_secret: str | None = field(repr=False)
+    client_authentication: Literal["body", "basic"]
     scopes: tuple[str, ...]
     body: Literal["json", "form"]
     authorize_parameters: Mapping[str, str]
@@ -207,19 +213,28 @@ def _provider(section: Section, sandbox: bool) -> ProviderSettings:
     provider = ProviderSettings(
         issuer=section.url("issuer", f"{split.scheme}://{split.netloc}" if authorize_url else ""),
         authorize_url=authorize_url,
+    basic = section.choice("client_authentication", ("body", "basic"), "body") == "basic"
         token_url=section.url("token_url", secure=not sandbox),
         revoke_url=section.url("revoke_url", "", secure=not sandbox) or None,
+        require_issuer=section.boolean("require_issuer", False),
         redirect_uri=section.url("redirect_uri", secure=not sandbox),
         client_id=section.text("client_id"),
         client_secret=section.secret("client_secret", "CLAUDE_OAUTH_CLIENT_SECRET", default="") or None,
         scopes=section.words("scopes", ("user:inference", "user:profile")),
         body="form" if section.choice("body", ("json", "form"), "json") == "form" else "json",
         authorize_parameters=section.strings("authorize_parameters"),
+        client_authentication="basic" if basic else "body",
         token_timeout=section.number("token_timeout", 30, low=1, high=300),
     )
     section.refuse_unknown()
     return provider
 
+    if basic and provider.client_secret is None and section.required:
+        section.fault(
+            "client_authentication",
+            "is basic, which needs a client_secret",
+            "set CLAUDE_OAUTH_CLIENT_SECRET or CLAUDE_OAUTH_CLIENT_SECRET_FILE, or write body",
+        )
 
 def _environment_tokens(env: Environment, faults: list[str]) -> EnvironmentTokens | None:
     access_token, refresh_token = env.get("CLAUDE_ACCESS_TOKEN"), env.get("CLAUDE_REFRESH_TOKEN")

@@ -14,6 +14,11 @@ ROOT = Path(__file__).resolve().parents[2]
 # fault by fault: the variable, a wrong value, and what the message must say of it
 FAULTS: list[tuple[str, Any, str]] = [
     ("litellm_oauth_client_id", "", "litellm_oauth_client_id is empty: set it to the OAuth client"),
+    (
+        "litellm_oauth_client_authentication",
+        "basic",
+        "litellm_oauth_client_authentication is basic, which needs litellm_oauth_client_secret",
+    ),
     ("litellm_oauth_port", "http", "litellm_oauth_port is"),
     ("litellm_oauth_workers", 0, "litellm_oauth_workers is 0: set it to a number between 1 and 64"),
     (

@@ -53,6 +53,8 @@ def test_defaults_are_those_of_the_documents() -> None:
     assert settings.provider.scopes == ("user:inference", "user:profile")
     assert settings.provider.revoke_url is None
     assert settings.provider.body == "json"
+    assert settings.provider.client_authentication == "body"
+    assert settings.provider.require_issuer is False
 
 
 def test_all_faults_are_listed_at_once_with_name_and_mend() -> None:
@@ -80,6 +82,23 @@ def test_all_faults_are_listed_at_once_with_name_and_mend() -> None:
     ):
         assert name in text
     assert all("; " in fault for fault in found)
+
+
+def test_basic_without_a_secret_is_refused_in_one_sentence() -> None:
+    basic = {"client_authentication": "basic"}
+    assert faults(None, basic) == (
+        "claude_oauth.provider.client_authentication: is basic, which needs a client_secret; "
+        "set CLAUDE_OAUTH_CLIENT_SECRET or CLAUDE_OAUTH_CLIENT_SECRET_FILE, or write body",
+    )
+    given = parse(None, basic, {**ENVIRONMENT, "CLAUDE_OAUTH_CLIENT_SECRET": "client-secret"})
+    assert (given.provider.client_authentication, given.provider.client_secret) == ("basic", "client-secret")
+    assert not parse_settings({"enabled": False, "provider": basic}, {}).enabled
+
+
+@pytest.mark.parametrize(("key", "value"), [("client_authentication", "post"), ("require_issuer", "often")])
+def test_words_that_the_provider_s_settings_do_not_know_are_refused(key: str, value: str) -> None:
+    (fault,) = faults(None, {key: value})
+    assert fault.startswith(f"claude_oauth.provider.{key}: ")
 
 
 def test_a_misspelt_setting_is_refused_with_the_one_that_was_meant() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import json
 from collections.abc import AsyncIterator, Callable
@@ -29,12 +30,14 @@ Handler = Callable[[httpx.Request], httpx.Response]
 def settings(**changes: Any) -> ProviderSettings:
     values: dict[str, Any] = {
         "issuer": "https://login.example",
+        "require_issuer": False,
         "authorize_url": "https://login.example/authorize?tenant=7",
         "token_url": "https://login.example/token",
         "revoke_url": "https://login.example/revoke",
         "redirect_uri": "https://login.example/code",
         "client_id": "our-client",
         "client_secret": None,
+        "client_authentication": "body",
         "scopes": ("user:inference", "user:profile"),
         "body": "json",
         "authorize_parameters": {"code": "true"},
@@ -118,6 +121,60 @@ async def test_an_exchange_sends_the_fields_in_the_configured_form(body: str) ->
         "client_id": "our-client",
         "client_secret": "cs",
     }
+
+
+@pytest.mark.parametrize("body", ["json", "form"])
+async def test_basic_takes_id_and_secret_out_of_every_body_and_puts_them_into_the_header(body: str) -> None:
+    seen: list[httpx.Request] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(200, json=GOOD)
+
+    # The client of RFC 6749 §2.3.1 and its header.
+    ours = provider(
+        handler,
+        body=body,
+        client_id="s6BhdRkqt3",
+        client_secret="gX1fBat3bV",
+        client_authentication="basic",
+    )
+    await ours.exchange(code="c", verifier="v", state=None)
+    await ours.refresh(SECRET)
+    await ours.revoke(SECRET, "refresh_token")
+    assert [request.headers["authorization"] for request in seen] == [
+        "Basic czZCaGRSa3F0MzpnWDFmQmF0M2JW"
+    ] * 3
+    for request in seen:
+        content = request.content.decode()
+        assert not {"client_id", "client_secret"} & set(
+            json.loads(content) if body == "json" else parse_qs(content)
+        )
+        assert "gX1fBat3bV" not in content
+
+
+async def test_basic_encodes_id_and_secret_as_in_a_form_before_they_are_joined() -> None:
+    """A colon in the id would end it too early, and a plus be read as a space (RFC 6749 §2.3.1)."""
+    seen: list[str] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers["authorization"].removeprefix("Basic "))
+        return httpx.Response(200, json=GOOD)
+
+    odd = {"client_id": "our:client", "client_secret": "a+b c%/:", "client_authentication": "basic"}
+    await provider(handler, **odd).refresh(SECRET)
+    assert base64.b64decode(seen[0]) == b"our%3Aclient:a%2Bb+c%25%2F%3A"
+
+
+async def test_a_client_in_the_body_sends_no_authorization_header() -> None:
+    seen: list[httpx.Headers] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(request.headers)
+        return httpx.Response(200, json=GOOD)
+
+    await provider(handler, client_secret="cs").refresh(SECRET)
+    assert "authorization" not in seen[0]
 
 
 async def test_a_refresh_sends_no_scope_so_that_the_granted_ones_stay() -> None:

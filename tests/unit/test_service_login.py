@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import httpx
 import pytest
@@ -226,6 +226,29 @@ async def test_a_login_is_pinned_to_the_provider_it_began_with(gateways: Gateway
     moved = await gateways.open(provider={"issuer": "https://other.example"})
     with pytest.raises(NoPendingLogin, match="settings changed"):
         await moved.complete_login("alice", f"{code}#{started.state}", actor=ACTOR)
+
+
+async def test_where_the_provider_names_itself_only_an_address_that_names_it_completes_a_login(
+    gateways: Gateways,
+) -> None:
+    """A bare code could be another provider's (RFC 9207 §2.4)."""
+    service = await gateways.open(provider={"require_issuer": True})
+    started = await _start(service)
+    code = await _code(gateways, started)
+    address = f"{started.redirect_uri}?code={code}&state={started.state}"
+    for text, state in (
+        (code, None),
+        (code, started.state),
+        (f"{code}#{started.state}", None),
+        (address, None),
+    ):
+        with pytest.raises(InvalidInput, match="paste the whole address"):
+            await service.complete_login("alice", text, state, actor=ACTOR)
+    with pytest.raises(StateMismatch, match="another provider"):
+        await service.complete_login("alice", f"{address}&iss=https%3A%2F%2Fevil.example", actor=ACTOR)
+    assert gateways.sandbox.token_calls()["total"] == 0
+    named = f"{address}&{urlencode({'iss': gateways.sandbox.issuer})}"
+    assert (await service.complete_login("alice", named, actor=ACTOR)).authenticated
 
 
 async def test_a_user_has_a_limited_number_of_pending_logins_and_the_newest_stay(gateways: Gateways) -> None:
