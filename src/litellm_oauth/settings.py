@@ -111,6 +111,8 @@ class Settings:
     sandbox: bool
     public_url: str
     allowed_api_bases: tuple[str, ...]
+    # What clients call a model, and the variable with the API key for who never logged in.
+    fallback_to_api_key: Mapping[str, str]
     provider: ProviderSettings
     database: DatabaseSettings | None
     redis: RedisSettings | None
@@ -178,6 +180,7 @@ def parse_settings(section: Mapping[str, Any], environ: Mapping[str, str]) -> Se
         sandbox=sandbox,
         public_url=public_url,
         allowed_api_bases=top.urls("allowed_api_bases", secure=not sandbox),
+        fallback_to_api_key=top.references("fallback_to_api_key"),
         provider=_provider(top.section("provider"), sandbox),
         database=_database(env, faults, required=enabled and use_database),
         redis=_redis(top, env, faults),
@@ -210,31 +213,31 @@ def _check_keys(settings: Settings, faults: list[str]) -> None:
 def _provider(section: Section, sandbox: bool) -> ProviderSettings:
     authorize_url = section.url("authorize_url", secure=not sandbox)
     split = urlsplit(authorize_url)
+    basic = section.choice("client_authentication", ("body", "basic"), "body") == "basic"
     provider = ProviderSettings(
         issuer=section.url("issuer", f"{split.scheme}://{split.netloc}" if authorize_url else ""),
+        require_issuer=section.boolean("require_issuer", False),
         authorize_url=authorize_url,
-    basic = section.choice("client_authentication", ("body", "basic"), "body") == "basic"
         token_url=section.url("token_url", secure=not sandbox),
         revoke_url=section.url("revoke_url", "", secure=not sandbox) or None,
-        require_issuer=section.boolean("require_issuer", False),
         redirect_uri=section.url("redirect_uri", secure=not sandbox),
         client_id=section.text("client_id"),
         client_secret=section.secret("client_secret", "CLAUDE_OAUTH_CLIENT_SECRET", default="") or None,
+        client_authentication="basic" if basic else "body",
         scopes=section.words("scopes", ("user:inference", "user:profile")),
         body="form" if section.choice("body", ("json", "form"), "json") == "form" else "json",
         authorize_parameters=section.strings("authorize_parameters"),
-        client_authentication="basic" if basic else "body",
         token_timeout=section.number("token_timeout", 30, low=1, high=300),
     )
-    section.refuse_unknown()
-    return provider
-
     if basic and provider.client_secret is None and section.required:
         section.fault(
             "client_authentication",
             "is basic, which needs a client_secret",
             "set CLAUDE_OAUTH_CLIENT_SECRET or CLAUDE_OAUTH_CLIENT_SECRET_FILE, or write body",
         )
+    section.refuse_unknown()
+    return provider
+
 
 def _environment_tokens(env: Environment, faults: list[str]) -> EnvironmentTokens | None:
     access_token, refresh_token = env.get("CLAUDE_ACCESS_TOKEN"), env.get("CLAUDE_REFRESH_TOKEN")

@@ -189,6 +189,20 @@ class Section:
         self.fault(key, f"is {_shape(value)}, not a mapping of texts", 'write {name: "value"}')
         return {}
 
+    def references(self, key: str) -> dict[str, str]:
+        """A mapping of texts to names of variables, each written ``os.environ/NAME``. None is read here."""
+        value = self._get(key)
+        if value is _MISSING:
+            return {}
+        if isinstance(value, dict):
+            found = {
+                n: _LITELLM_REFERENCE.fullmatch(i) if isinstance(i, str) else None for n, i in value.items()
+            }
+            if all(isinstance(n, str) and match for n, match in found.items()):
+                return {str(name): match[1] for name, match in found.items() if match}
+        self.fault(key, f"is {_shape(value)}, not a mapping of references", "write {MODEL: os.environ/NAME}")
+        return {}
+
     def refuse_unknown(self) -> None:
         """Add a fault for each key that nothing has read: a misspelt setting must not be ignored silently."""
         for key in self._values:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from litellm_oauth.gateway.deployments import api_base_of
+from litellm_oauth.gateway.deployments import destination_of
 from litellm_oauth.settings import load_settings
 
 EXAMPLE = Path(__file__).with_name("config.yaml")
@@ -22,7 +22,8 @@ def test_the_example_is_accepted_and_its_model_may_carry_a_token() -> None:
     )
     deployment = yaml.safe_load(EXAMPLE.read_text())["model_list"][0]
     call = {**deployment["litellm_params"], "model_info": {"id": "one"}}
-    base = api_base_of(
+    destination = destination_of(
         call, {"one": deployment}.get, lambda _: "anthropic", lambda: settings.allowed_api_bases
     )
-    assert base == "http://sandbox:4010"
+    assert destination is not None
+    assert destination.base == "http://sandbox:4010"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from litellm_oauth.errors import Forbidden, InvalidInput
-from litellm_oauth.gateway.deployments import api_base_of
+from litellm_oauth.gateway.deployments import destination_of
 
 HOME = "https://api.example.com"
 ALLOWED = (HOME,)
@@ -32,7 +32,8 @@ def provider_of(params: Mapping[str, Any]) -> str:
 
 
 def base_of(kwargs: dict[str, Any], allowed: tuple[str, ...] = ALLOWED) -> str | None:
-    return api_base_of(kwargs, DEPLOYMENTS.get, provider_of, lambda: allowed)
+    destination = destination_of(kwargs, DEPLOYMENTS.get, provider_of, lambda: allowed)
+    return None if destination is None else destination.base
 
 
 def call(identifier: str, **more: Any) -> dict[str, Any]:

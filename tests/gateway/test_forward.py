@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from litellm_oauth.errors import InvalidInput, ReauthRequired, StorageUnavailable
+from litellm_oauth.errors import InvalidInput, NotLoggedIn, ReauthRequired, StorageUnavailable
 from litellm_oauth.gateway.forward import Forwarder, Upstream, _url, parse_body
 from litellm_oauth.http_client import http_client
 from litellm_oauth.service import TokenService
@@ -23,15 +23,23 @@ Answer = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
 
 class Tokens:
-    """A user's tokens, one a generation. ``dead``: what is raised where one was rejected."""
+    """A user's tokens, one a generation.
 
-    def __init__(self, prefix: str = "sk-ant-oat01-", dead: Exception | None = None) -> None:
+    ``dead``: what is raised where one was rejected; ``none``: what is raised always.
+    """
+
+    def __init__(
+        self, prefix: str = "sk-ant-oat01-", dead: Exception | None = None, none: Exception | None = None
+    ) -> None:
+        self._none = none
         self.generation = 1
         self.rejected: list[int] = []
         self._prefix = prefix
         self._dead = dead
 
     async def access_token(self, user: str) -> AccessToken:
+        if self._none is not None:
+            raise self._none
         return AccessToken(f"{self._prefix}{user}-{self.generation}", self.generation, 1e12)
 
     async def replace_rejected(self, user: str, generation: int) -> AccessToken:
@@ -159,6 +167,31 @@ async def test_who_has_no_usable_login_is_told_how_to_get_one(api: Api) -> None:
     assert answer.json()["type"] == "error"
     assert answer.json()["error"]["code"] == "reauth_required"
     assert "http://gateway/auth/claude/oauth/start?user_id=alice" in answer.json()["error"]["message"]
+
+
+async def test_who_never_logged_in_goes_with_the_fallback_key_and_its_401_is_final(api: Api) -> None:
+    api.answers = [httpx.Response(200, json={}), httpx.Response(401, json={})]
+    tokens = Tokens(none=NotLoggedIn("no login"))
+    upstream = Upstream(BASE, fallback_key=lambda: "obviously-fake-api-key")
+    async with gateway(api, tokens, upstream) as client:
+        answers = [(await client.post("/v1/messages", content=CONTENT)).status_code for _ in range(2)]
+    assert answers == [200, 401]
+    assert tokens.rejected == []
+    assert len(api.got) == 2
+    for sent in api.got:
+        assert sent.headers["x-api-key"] == "obviously-fake-api-key"
+        assert "authorization" not in sent.headers
+        assert "anthropic-beta" not in sent.headers
+
+
+@pytest.mark.parametrize(
+    ("trouble", "status"), [(ReauthRequired("dead"), 401), (StorageUnavailable("down"), 503)]
+)
+async def test_a_dead_login_or_a_fault_never_falls_back(api: Api, trouble: Exception, status: int) -> None:
+    upstream = Upstream(BASE, fallback_key=lambda: "obviously-fake-api-key")
+    async with gateway(api, Tokens(none=trouble), upstream) as client:
+        assert (await client.post("/v1/messages", content=CONTENT)).status_code == status
+    assert api.got == []
 
 
 async def test_an_error_of_ours_keeps_its_status_and_its_wait(api: Api) -> None:

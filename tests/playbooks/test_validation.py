@@ -91,6 +91,25 @@ def test_no_secret_is_shown_even_with_vvv(refused: subprocess.CompletedProcess[s
     assert [secret for secret in SECRETS if secret in refused.stdout + refused.stderr] == []
 
 
+@pytest.mark.parametrize(
+    ("model", "fault"),
+    [
+        ({"fallback_to_api_key": "sk-pasted-key"}, "fallback_to_api_key that is not `os.environ/NAME`"),
+        ({"fallback_to_api_key": "os.environ/NOBODY"}, "names NOBODY in os.environ/"),
+        (
+            {"api_key": "os.environ/KEY", "fallback_to_api_key": "os.environ/KEY"},
+            "fallback_to_api_key beside an api_key that is not `oauth`",
+        ),
+    ],
+)
+def test_a_fallback_that_cannot_be_is_refused(model: dict[str, str], fault: str) -> None:
+    models = [{"name": "a", "model": "b", **model}]
+    result = site({"litellm_oauth_models": models, "litellm_oauth_api_keys": {"KEY": "obviously-fake-key"}})
+    assert result.returncode != 0
+    assert fault in " ".join(result.stdout.split())
+    assert "sk-pasted-key" not in result.stdout
+
+
 def test_plain_http_for_tokens_and_keys_is_refused_outside_the_sandbox() -> None:
     far = "http://10.1.2.3"
     result = site(

@@ -29,7 +29,11 @@ def mixed(stack: Stack) -> Iterator[httpx.Client]:
             "model_info": {"cooldown_time": 0},
         },
         {"model_name": "claude-*", "litellm_params": {**like, "model": "anthropic/claude-*"}},
+        {"model_name": "moving", "litellm_params": {**like}},
     ]
+    document["claude_oauth"]["fallback_to_api_key"] = dict.fromkeys(
+        ("moving", "claude-*"), f"os.environ/{KEY}"
+    )
     config = path.with_name("mixed.yaml")
     config.write_text(yaml.safe_dump(document))
     config.chmod(0o444)
@@ -80,6 +84,46 @@ def test_a_wildcard_leads_to_what_the_client_asked_for(
     assert answer.status_code == 200, answer.text
     seen = sandbox.get("/control/requests", params={"account": account}).json()
     assert seen[-1]["model"] == "claude-sonnet-4-20250514"
+
+
+@pytest.mark.parametrize("model", ["moving", "claude-opus-4-20250514"])
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/messages", "/anthropic/v1/messages", "/v1/messages/count_tokens"]
+)
+def test_who_has_not_logged_in_yet_is_served_with_the_api_key(
+    mixed: httpx.Client, sandbox: httpx.Client, path: str, model: str
+) -> None:
+    before = len(sandbox.get("/control/requests").json())
+    answer = mixed.post(path, json=body(model), headers={"x-litellm-oauth-user": "never-logged-in"})
+    # The sandbox takes no keys, and says so.
+    assert answer.status_code == 401, answer.text
+    assert "An x-api-key was sent" in answer.text
+    seen = sandbox.get("/control/requests").json()[before:]
+    assert [(one["has_x_api_key"], one["account"], one["token_prefix"]) for one in seen] == [
+        (True, None, None)
+    ]
+
+
+def test_who_has_logged_in_goes_with_their_own_token(
+    mixed: httpx.Client, sandbox: httpx.Client, account: str
+) -> None:
+    for path in ("/v1/chat/completions", "/v1/messages", "/anthropic/v1/messages"):
+        answer = mixed.post(path, json=body("moving"))
+        assert answer.status_code == 200, answer.text
+    seen = sandbox.get("/control/requests", params={"account": account}).json()
+    assert len(seen) == 3
+
+
+@pytest.mark.parametrize("path", ["/anthropic/v1/files", "/anthropic/v1/organizations/api_keys"])
+def test_the_api_key_opens_models_and_nothing_else(mixed: httpx.Client, path: str) -> None:
+    answer = mixed.post(path, json=body("moving"), headers={"x-litellm-oauth-user": "never-logged-in"})
+    assert answer.status_code == 401, answer.text
+    assert "not_logged_in" in answer.text
+
+
+def test_no_key_is_in_what_a_client_can_ask_about_models(mixed: httpx.Client) -> None:
+    for path in ("/v1/models", "/v1/model/info", "/model_group/info"):
+        assert "obviously-fake-api-key" not in mixed.get(path).text
 
 
 def test_no_key_shows_in_the_gateway_s_description(stack: Stack) -> None:

@@ -140,6 +140,21 @@ def test_both_ways_to_name_the_environment_are_expanded() -> None:
     assert settings.provider.token_url == "https://other.example/token"
 
 
+def test_a_fallback_names_a_variable_that_is_not_read_here() -> None:
+    section = {"fallback_to_api_key": {"claude-opus": "os.environ/PLAIN"}}
+    assert parse(section).fallback_to_api_key == {"claude-opus": "PLAIN"}
+
+
+@pytest.mark.parametrize(
+    "value", [{"m": "sk-pasted-key"}, {"m": 1}, {1: "os.environ/A"}, ["os.environ/A"], "x"]
+)
+def test_a_fallback_that_is_no_reference_is_refused_without_being_shown(value: object) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse({"fallback_to_api_key": value})
+    assert "claude_oauth.fallback_to_api_key: is" in caught.value.message
+    assert "sk-pasted-key" not in caught.value.message
+
+
 def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
     key, password, master = tmp_path / "key", tmp_path / "password", tmp_path / "master"
     key.write_text(f"{KEY}\n")

@@ -6,6 +6,7 @@ Proven on LiteLLM 1.106.2.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -15,17 +16,19 @@ from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
 from litellm.proxy.pass_through_endpoints.llm_passthrough_endpoints import anthropic_proxy_route
 
 from ..errors import InvalidInput, LitellmOAuthError
-from ..service import TokenService
-from ..settings import Settings
 from .acting import acting_for
 from .answers import ErrorAnswer, answer_for
 from .deployments import Deployment, address_of, base_of, is_marked, named_upstream
 from .forward import Body, Forwarder, Upstream, error_response, parse_body
 from .hook import OAuthHook
 from .identity import USER_HEADER, caller_of, named_in_header
+from .runtime import Runtime
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _PREFIX = "/anthropic/"
+_COUNT = "v1/messages/count_tokens"
+# What may go with the operator's API key for who never logged in: calls of a model, no other routes.
+_OF_A_MODEL = ("v1/messages", _COUNT)
 
 
 async def _read(request: Request) -> Body:
@@ -47,12 +50,9 @@ _Holder = Annotated[UserAPIKeyAuth, Depends(user_api_key_auth)]
 class AnthropicRoutes:
     """Decides who answers. ``hook`` knows which provider LiteLLM would speak to."""
 
-    def __init__(
-        self, service: TokenService, forwarder: Forwarder, settings: Settings, hook: OAuthHook
-    ) -> None:
-        self._service = service
+    def __init__(self, runtime: Runtime, forwarder: Forwarder, hook: OAuthHook) -> None:
+        self._runtime = runtime
         self._forwarder = forwarder
-        self._settings = settings
         self._hook = hook
 
     def router(self) -> APIRouter:
@@ -67,7 +67,7 @@ class AnthropicRoutes:
         deployment = None if body.model is None else _deployment_of(body.model)
         if deployment is None:
             return await count_tokens(request, holder)
-        return await self._forward(request, holder, "v1/messages/count_tokens", deployment, body)
+        return await self._forward(request, holder, _COUNT, deployment, body)
 
     async def pass_through(
         self, request: Request, endpoint: str, fastapi_response: Response, body: _Body, holder: _Holder
@@ -89,17 +89,24 @@ class AnthropicRoutes:
         self, request: Request, holder: UserAPIKeyAuth, path: str, deployment: Deployment, body: Body
     ) -> Response:
         try:
-            caller = caller_of(holder, shared_default=self._settings.shared_default)
+            settings = self._runtime.settings
+            caller = caller_of(holder, shared_default=settings.shared_default)
             origin = request.client.host if request.client else "unknown"
             named = named_in_header(request.headers.getlist(USER_HEADER))
-            user = await acting_for(lambda: self._service, caller, origin, named)
+            user = await acting_for(lambda: self._runtime.service, caller, origin, named)
             base = address_of(
-                deployment["litellm_params"], self._hook.provider_of, lambda: self._settings.allowed_api_bases
+                deployment["litellm_params"], self._hook.provider_of, lambda: settings.allowed_api_bases
             )
         except LitellmOAuthError as error:
             return error_response(answer_for(error))
-        model = None if body.model is None else named_upstream(deployment, body.model)
-        return await self._forwarder.send(request, path, body, Upstream(base, model), user)
+        if body.model is None:
+            upstream = Upstream(base)
+        else:
+            upstream = Upstream(base, named_upstream(deployment, body.model))
+            if path in _OF_A_MODEL:
+                name = str(deployment.get("model_name"))
+                upstream = replace(upstream, fallback_key=lambda: self._runtime.fallback_key(name, user))
+        return await self._forwarder.send(request, path, body, upstream, user)
 
 
 def _path_below(request: Request) -> str:
@@ -111,7 +118,11 @@ def _path_below(request: Request) -> str:
 def _deployments(model: str | None = None) -> list[Deployment]:
     from litellm.proxy.proxy_server import llm_router
 
-    return [] if llm_router is None else list(llm_router.get_model_list(model_name=model) or ())
+    if llm_router is None:
+        return []
+    found = llm_router.get_model_list(model_name=model) or ()
+    # What a wildcard leads to comes as a copy that is called as it was asked for.
+    return [llm_router.get_model_info(id=one["model_info"]["id"]) or one for one in found]
 
 
 def _deployment_of(model: str) -> Deployment | None:

@@ -10,6 +10,7 @@ The token's way is pinned, too: provider anthropic, whatever the client says, an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import Forbidden, InvalidInput
@@ -26,6 +27,25 @@ FindDeployment = Callable[[str], Deployment | None]
 ProviderOf = Callable[[Mapping[str, Any]], str | None]
 
 
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a call with a user's token goes: the API's address, and the operator's deployment."""
+
+    base: str
+    deployment: Deployment
+
+    @property
+    def model(self) -> str:
+        """What clients call the model."""
+        return str(self.deployment.get("model_name", ""))
+
+    @property
+    def params(self) -> Mapping[str, Any]:
+        """The ``litellm_params`` that the operator configured."""
+        params: Mapping[str, Any] = self.deployment["litellm_params"]
+        return params
+
+
 def is_marked(deployment: Deployment | None) -> bool:
     """Whether the operator configured ``api_key: "oauth"`` for this deployment."""
     if deployment is None:
@@ -34,13 +54,13 @@ def is_marked(deployment: Deployment | None) -> bool:
     return bool(params.get("api_key") == MARK)
 
 
-def api_base_of(
+def destination_of(
     kwargs: Mapping[str, Any],
     find: FindDeployment,
     provider_of: ProviderOf,
     allowed_api_bases: Callable[[], Iterable[str]],
-) -> str | None:
-    """The address that this call may carry a token to, or None where the call wants none.
+) -> Destination | None:
+    """Where this call may carry a token to, or None where the call wants none.
 
     ``kwargs`` is what LiteLLM is about to send; ``allowed_api_bases`` is asked only where a token is wanted.
     Raises InvalidInput where a client sent credentials or an
@@ -60,7 +80,8 @@ def api_base_of(
     if not wants:
         # Swapped already: LiteLLM runs the hook twice on some routes.
         return None
-    return _checked(kwargs, deployment["litellm_params"], provider_of, allowed_api_bases)
+    base = _checked(kwargs, deployment["litellm_params"], provider_of, allowed_api_bases)
+    return Destination(base, deployment)
 
 
 def base_of(configured: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -19,7 +19,7 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from ..errors import InvalidInput, LitellmOAuthError, ProviderUnavailable
+from ..errors import InvalidInput, LitellmOAuthError, NotLoggedIn, ProviderUnavailable
 from ..service import TokenService
 from ..tokens import AccessToken
 from .answers import ErrorAnswer, chat_answer_for
@@ -32,7 +32,9 @@ TIMEOUT = httpx.Timeout(600, connect=10, pool=10)
 LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
 
 OAUTH_BETA = "oauth-2025-04-20"
-VERSION = "2023-06-01"
+_DEFAULTS = {"anthropic-version": "2023-06-01"}
+# Not packed, so that an event can be added to what breaks off.
+_ALWAYS = {"accept-encoding": "identity"}
 # Where the API is, below its address. A token opens nothing else of the host.
 _API = "v1/"
 # LiteLLM takes gateway keys out of some queries.
@@ -86,10 +88,24 @@ def parse_body(content: bytes, content_type: str) -> Body:
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where a request goes: the API's address, and its name of the model (None: none is named)."""
+    """Where a request goes: the API's address, and its name of the model (None: none is named).
+
+    ``fallback_key`` gives the operator's API key for who never logged in, or None.
+    """
 
     base: str
     model: str | None = None
+    fallback_key: Callable[[], str | None] = field(default=lambda: None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request as it goes to the API, but for the credentials."""
+
+    method: str
+    url: httpx.URL
+    headers: Mapping[str, str] = field(repr=False)
+    content: bytes = field(repr=False)
 
 
 class Forwarder:
@@ -103,38 +119,52 @@ class Forwarder:
     async def send(self, request: Request, path: str, body: Body, upstream: Upstream, user: str) -> Response:
         """The API's answer to the request, with this user's token.
 
-        After a 401 the token is replaced, and the request sent once more.
+        After a 401 the token is replaced, and the request sent once more. Where the user never logged in, it
+        goes with the upstream's ``fallback_key``, if it has one.
         """
         try:
-            url = _url(upstream.base, path, request.url.query)
-            content = body.named(upstream.model)
-            headers = for_the_api(request.headers) or {}
-            token = await self._service.access_token(user)
-            answer = await self._sent(request.method, url, headers, content, token)
-            if answer.status_code == httpx.codes.UNAUTHORIZED:
-                await answer.aclose()
-                token = await self._service.replace_rejected(user, token.generation)
-                answer = await self._sent(request.method, url, headers, content, token)
+            call = _Call(
+                request.method,
+                _url(upstream.base, path, request.url.query),
+                {**_DEFAULTS, **(for_the_api(request.headers) or {}), **_ALWAYS},
+                body.named(upstream.model),
+            )
+            answer = await self._answer(call, upstream, user)
         except LitellmOAuthError as error:
             return error_response(chat_answer_for(error, user=user, public_url=self._public_url))
         return _Forwarded(answer)
 
-    async def _sent(
-        self, method: str, url: httpx.URL, headers: Mapping[str, str], content: bytes, token: AccessToken
-    ) -> httpx.Response:
+    async def _answer(self, call: _Call, upstream: Upstream, user: str) -> httpx.Response:
+        try:
+            token = await self._service.access_token(user)
+        except NotLoggedIn:
+            if (key := upstream.fallback_key()) is None:
+                raise
+            return await self._sent(call, {"x-api-key": key})
+        answer = await self._sent(call, _bearer(token, call.headers))
+        if answer.status_code != httpx.codes.UNAUTHORIZED:
+            return answer
+        await answer.aclose()
+        token = await self._service.replace_rejected(user, token.generation)
+        return await self._sent(call, _bearer(token, call.headers))
+
+    async def _sent(self, call: _Call, credentials: Mapping[str, str]) -> httpx.Response:
         # As they came: HTTP knows bytes, and Starlette reads them as Latin-1.
         lines = [
             (name.encode("latin-1"), value.encode("latin-1"))
-            for name, value in {**headers, **_credentials(headers, token)}.items()
+            for name, value in {**call.headers, **credentials}.items()
         ]
         try:
-            request = self._client.build_request(method, url, headers=lines, content=content or None)
+            request = self._client.build_request(
+                call.method, call.url, headers=lines, content=call.content or None
+            )
             return await self._client.send(request, stream=True, follow_redirects=False)
         except httpx.HTTPError as error:
             kind = type(error).__name__
             _log.warning("the API did not answer: %s", kind)
             raise ProviderUnavailable(
-                f"The API at {url.host} did not answer ({kind}). Try again; ask the operator if it stays so.",
+                f"The API at {call.url.host} did not answer ({kind}). Try again; "
+                "ask the operator if it stays so.",
                 reason="network",
             ) from None
 
@@ -187,12 +217,9 @@ def _is_credential(pair: str) -> bool:
     return unquote(pair.partition("=")[0]).strip().lower() in _QUERY_CREDENTIALS
 
 
-def _credentials(headers: Mapping[str, str], token: AccessToken) -> dict[str, str]:
+def _bearer(token: AccessToken, headers: Mapping[str, str]) -> dict[str, str]:
     """The token as a bearer (RFC 6750 §2.1), and what Claude's API wants beside its own tokens."""
-    # Not packed, so that an event can be added to what breaks off.
-    wanted = {"authorization": f"Bearer {token.value}", "accept-encoding": "identity"}
-    if "anthropic-version" not in headers:
-        wanted["anthropic-version"] = VERSION
+    wanted = {"authorization": f"Bearer {token.value}"}
     if token.value.startswith(CLAUDE_PREFIX):
         betas = [beta.strip() for beta in headers.get("anthropic-beta", "").split(",") if beta.strip()]
         wanted["anthropic-beta"] = ",".join(dict.fromkeys([*betas, OAUTH_BETA]))

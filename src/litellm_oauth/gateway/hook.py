@@ -16,11 +16,11 @@ import litellm
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 
-from ..errors import LitellmOAuthError
+from ..errors import LitellmOAuthError, NotLoggedIn
 from .acting import acting_for
 from .answers import ErrorAnswer, UnknownKeyError, chat_answer_for
 from .bearer import as_api_key
-from .deployments import Deployment, api_base_of, is_marked
+from .deployments import Deployment, Destination, destination_of, is_marked
 from .headers import for_the_api
 from .identity import DEFAULT_USER, USER_HEADER, caller_of, named_in_header
 from .retry import is_mended
@@ -94,8 +94,8 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
         earlier = _attempt.get()
         _attempt.set(None)
         try:
-            base = api_base_of(kwargs, _find_deployment, self.provider_of, self._allowed)
-            if base is None:
+            destination = destination_of(kwargs, _find_deployment, self.provider_of, self._allowed)
+            if destination is None:
                 if earlier is not None and earlier.api_key == kwargs.get("api_key"):
                     # The same call, one layer further in: /v1/responses becomes a chat.
                     _attempt.set(earlier)
@@ -104,16 +104,16 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
             runtime = self.runtime.get()
             public_url = runtime.settings.public_url
             user = await _user_of(kwargs, runtime)
-            token = await self._token(kwargs, user, runtime, earlier)
+            api_key = await self._api_key(kwargs, user, destination, runtime, earlier)
         except LitellmOAuthError as error:
             raise RefusedCallError(chat_answer_for(error, user=user, public_url=public_url)) from None
         swapped = dict(kwargs)
-        swapped["api_key"] = token
-        swapped["api_base"] = base
+        swapped["api_key"] = api_key
+        swapped["api_base"] = destination.base
         swapped.pop("base_url", None)
         swapped["caching"] = False
         swapped["cache"] = {"no-cache": True, "no-store": True}
-        _choose_headers(swapped)
+        _choose_headers(swapped, destination.params)
         return swapped
 
     async def async_post_call_failure_deployment_hook(
@@ -151,13 +151,24 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
     def _allowed(self) -> tuple[str, ...]:
         return self.runtime.get().settings.allowed_api_bases
 
-    async def _token(
-        self, kwargs: Mapping[str, Any], user: str, runtime: Runtime, earlier: _Attempt | None
+    async def _api_key(
+        self,
+        kwargs: Mapping[str, Any],
+        user: str,
+        destination: Destination,
+        runtime: Runtime,
+        earlier: _Attempt | None,
     ) -> str:
+        """The caller's token; where they never logged in, the model's own key, if it has one for them."""
         call_id = kwargs.get("litellm_call_id")
         if earlier is not None and earlier.call_id == call_id and earlier.failure is not None:
             raise earlier.failure
-        token = await runtime.service.access_token(user)
+        try:
+            token = await runtime.service.access_token(user)
+        except NotLoggedIn:
+            if (key := runtime.fallback_key(destination.model, user)) is None:
+                raise
+            return key
         api_key = as_api_key(token.value)
         _attempt.set(_Attempt(call_id, api_key, user, token.generation))
         return api_key
@@ -226,11 +237,8 @@ def _spare_others(kwargs: dict[str, Any]) -> None:
         info["cooldown_time"] = 0
 
 
-def _choose_headers(kwargs: dict[str, Any]) -> None:
-    """Of a client's headers those travel that the API has a use for; of the operator's, all."""
-    identifier = (kwargs.get("model_info") or {}).get("id")
-    configured = (_find_deployment(identifier) if isinstance(identifier, str) else None) or {}
-    params = configured.get("litellm_params") or {}
+def _choose_headers(kwargs: dict[str, Any], params: Mapping[str, Any]) -> None:
+    """Of a client's headers those travel that the API has a use for; of the operator's (``params``), all."""
     for name in _HEADERS:
         chosen = for_the_api(kwargs.get(name))
         own = params.get(name)

@@ -25,6 +25,7 @@ from .answers import UnknownKeyError
 from .anthropic_routes import AnthropicRoutes
 from .bearer import send_as_bearer
 from .forward import LIMITS, TIMEOUT, Forwarder
+from .health import Health, look_at_marked_models
 from .hook import oauth_hook
 from .identity import Caller, caller_of
 from .log import write_to_log
@@ -55,15 +56,18 @@ async def start() -> None:
             _log.info("the OAuth module is switched off (claude_oauth.enabled)")
             return
         service = await open_service(settings, without_database=True)
+        runtime = Runtime(settings, service, os.environ)
+        runtime.demand_keys()
     except LitellmOAuthError as error:
         end_worker(error.message)
     send_as_bearer()
     retry_at_once()
-    oauth_hook.runtime.fill(Runtime(settings=settings, service=service))
+    oauth_hook.runtime.fill(runtime)
     client = http_client(timeout=TIMEOUT, limits=LIMITS)
     forwarder = Forwarder(service, client, settings.public_url)
+    look_at_marked_models(Health(client, oauth_hook.provider_of, settings.allowed_api_bases))
     _mount(build_router(lambda: service, _authenticator(settings), settings))
-    _mount(AnthropicRoutes(service, forwarder, settings, oauth_hook).router())
+    _mount(AnthropicRoutes(runtime, forwarder, oauth_hook).router())
     _log.info("the OAuth module is ready; logins for %s", settings.provider.issuer)
     # Also without auto_refresh: old logins are forgotten there.
     task = asyncio.create_task(service.run_background(), name="litellm_oauth background")
