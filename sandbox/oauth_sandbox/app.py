@@ -17,6 +17,7 @@ from .api_errors import ApiError
 from .clock import Clock
 from .consent import ConsentForms
 from .faults import Drop, FaultBook
+from .federation import RuleBook
 from .knobs import KnobBoard
 from .ledger import Ledger
 from .oauth_models import PublicClient
@@ -30,6 +31,7 @@ from .settings import SCOPES, Settings
 def build_app(settings: Settings, connection: sqlite3.Connection, clock: Clock, drop: Drop) -> Starlette:
     """The application. It closes the database when it ends; ``drop`` ends the connection of a request."""
     ledger = Ledger(connection, clock)
+    rules = RuleBook(connection)
     knobs = KnobBoard(settings)
     records = Records()
     server = SandboxServer(
@@ -38,6 +40,7 @@ def build_app(settings: Settings, connection: sqlite3.Connection, clock: Clock, 
         ),
         scopes=SCOPES,
         ledger=ledger,
+        rules=rules,
         knobs=knobs,
         clock=clock,
         records=records,
@@ -66,6 +69,7 @@ def build_app(settings: Settings, connection: sqlite3.Connection, clock: Clock, 
     app.state.sandbox = Sandbox(
         clock=clock,
         ledger=ledger,
+        rules=rules,
         knobs=knobs,
         records=records,
         faults=FaultBook(),

@@ -7,10 +7,15 @@ from collections.abc import Collection
 from dataclasses import fields
 from typing import Any
 
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, KeySet, RSAKey
+
 from . import accounts
 from .accounts import Account, AccountNameError
 from .faults import ALWAYS_AFTER, ENDPOINTS, KINDS, Fault
+from .federation import Rule
 from .knobs import Knobs
+from .oauth_models import GRANT_TYPES
 
 _LONGEST = 3600.0
 _FAULT_FIELDS = (
@@ -25,6 +30,16 @@ _FAULT_FIELDS = (
     "account",
 )
 MOST_ACCOUNTS = 1000
+_RULE_NAMES = (
+    "federation_rule_id",
+    "organization_id",
+    "service_account_id",
+    "issuer_url",
+    "subject",
+    "audience",
+    "account",
+)
+_MOST_KEYS = 10
 _SWITCHES = ("rotate", "send_refresh_token", "send_refresh_token_expires_in", "claude_tokens")
 # A negative life makes tokens that are dead when they are born, a negative expires_in only says so.
 _NUMBERS = {
@@ -66,7 +81,7 @@ def parse_fault(body: bytes) -> Fault:
         raise ControlInputError(f"{kind} strikes after the request took effect; leave 'after' out.")
     grant_type = given.get("grant_type")
     if grant_type is not None:
-        _one_of("grant_type", grant_type, ("authorization_code", "refresh_token"))
+        _one_of("grant_type", grant_type, GRANT_TYPES)
         if endpoint != "token":
             raise ControlInputError("grant_type goes with the endpoint 'token' only.")
     for name, owner in (("status", "status"), ("retry_after", "status")):
@@ -101,6 +116,39 @@ def parse_knobs(body: bytes) -> dict[str, float | bool | None]:
         elif not (name == "expires_in" and value is None):
             _number(name, value, *_NUMBERS[name])
     return given
+
+
+def parse_rule(body: bytes) -> Rule:
+    """A federation rule to register. Raises ControlInputError."""
+    given = parse_object(body, (*_RULE_NAMES, "jwks", "workspaces", "token_seconds"))
+    named = {name: _text(name, given.get(name)) for name in _RULE_NAMES}
+    workspaces = given.get("workspaces", ["default"])
+    if not isinstance(workspaces, list) or not workspaces:
+        raise ControlInputError("workspaces must be a list of names.")
+    return Rule(
+        **{**named, "account": parse_account_name(named["account"]) or ""},
+        jwks=_parse_jwks(given.get("jwks")),
+        workspaces=tuple(_text("workspaces", workspace) for workspace in workspaces),
+        token_seconds=_number("token_seconds", given.get("token_seconds", 3600), 1, 86_400),
+    )
+
+
+def _parse_jwks(value: object) -> dict[str, Any]:
+    """Public keys of an issuer (RFC 7517 §5). Raises ControlInputError."""
+    keys = value.get("keys") if isinstance(value, dict) else None
+    if not isinstance(keys, list) or not 1 <= len(keys) <= _MOST_KEYS:
+        raise ControlInputError(f"jwks must be an object with 1 to {_MOST_KEYS} keys.")
+    for key in keys:
+        # A shared secret would let whoever knows the rule sign; a private key is nothing to hand out.
+        if not isinstance(key, dict) or key.get("kty") not in {"EC", "RSA"} or "d" in key:
+            raise ControlInputError("jwks must hold public EC or RSA keys only.")
+    try:
+        usable = KeySet.import_key_set({"keys": keys}).keys
+    except (JoseError, ValueError, TypeError, KeyError):
+        usable = []
+    if len([key for key in usable if isinstance(key, ECKey | RSAKey)]) != len(keys):
+        raise ControlInputError("jwks holds a key that is malformed.")
+    return {"keys": keys}
 
 
 def parse_account(value: object) -> Account | None:
@@ -143,6 +191,12 @@ def parse_flag(name: str, value: object) -> bool:
     """Raises ControlInputError."""
     if not isinstance(value, bool):
         raise ControlInputError(f"{name} must be true or false.")
+    return value
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str) or not 1 <= len(value) <= 300 or not value.isprintable():
+        raise ControlInputError(f"{name} must be a text of 1 to 300 printable characters.")
     return value
 
 

@@ -21,6 +21,7 @@ from .control_input import (
     parse_flag,
     parse_knobs,
     parse_object,
+    parse_rule,
     parse_seconds,
 )
 from .responses import AsciiJSONResponse
@@ -77,6 +78,22 @@ def log_in(request: Request, body: bytes) -> object:
     sandbox = sandbox_of(request)
     with sandbox.ledger.transaction():
         return [sandbox.server.log_in(account) for account in accounts]
+
+
+def show_rules(request: Request, body: bytes) -> object:
+    return [rule.described() for rule in sandbox_of(request).rules.rules()]
+
+
+def register_rule(request: Request, body: bytes) -> object:
+    """A workload that may have tokens, as an organization's administrator registers it."""
+    rule = parse_rule(body)
+    sandbox_of(request).rules.register(rule)
+    return rule.described()
+
+
+def forget_rules(request: Request, body: bytes) -> object:
+    sandbox_of(request).rules.forget()
+    return show_rules(request, body)
 
 
 def show_faults(request: Request, body: bytes) -> object:
@@ -154,6 +171,9 @@ ROUTES = [
     _route("counters", "GET", counters),
     _route("logins", "GET", logins),
     _route("logins", "POST", log_in),
+    _route("federation", "GET", show_rules),
+    _route("federation", "POST", register_rule),
+    _route("federation", "DELETE", forget_rules),
     _route("faults", "GET", show_faults),
     _route("faults", "POST", arm_fault),
     _route("faults", "DELETE", disarm_faults),

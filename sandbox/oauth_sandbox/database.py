@@ -43,6 +43,16 @@ CREATE TABLE IF NOT EXISTS tokens (
   spent      INTEGER NOT NULL DEFAULT 0 -- refresh: rotated away; access: revoked by itself
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS tokens_by_family ON tokens (family);
+CREATE TABLE IF NOT EXISTS federation_rules (
+  id       TEXT PRIMARY KEY,
+  document TEXT NOT NULL              -- JSON; public keys only
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS assertions ( -- of workloads, each good once
+  issuer     TEXT NOT NULL,
+  jti        TEXT NOT NULL,
+  expires_at REAL NOT NULL,
+  PRIMARY KEY (issuer, jti)
+) WITHOUT ROWID;
 """
 _DAY = 24 * 3600
 
@@ -59,6 +69,7 @@ def open_database(path: Path | str, now: float) -> sqlite3.Connection:
     connection.executescript(_SCHEMA)
     with transaction(connection):
         connection.execute("DELETE FROM codes WHERE expires_at < ?", (now - _DAY,))
+        connection.execute("DELETE FROM assertions WHERE expires_at < ?", (now - _DAY,))
         connection.execute("DELETE FROM tokens WHERE kind = 'access' AND expires_at < ?", (now - _DAY,))
         connection.execute(
             "DELETE FROM families WHERE NOT EXISTS"

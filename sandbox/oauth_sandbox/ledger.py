@@ -218,7 +218,7 @@ class Ledger:
 
     def forget_everything(self) -> None:
         with self.transaction():
-            for table in ("tokens", "codes", "families", "accounts"):
+            for table in ("tokens", "codes", "families", "accounts", "federation_rules", "assertions"):
                 self._connection.execute(f"DELETE FROM {table}")  # noqa: S608 (names of our own, see above)
 
     def close(self) -> None:

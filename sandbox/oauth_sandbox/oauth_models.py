@@ -6,7 +6,12 @@ from authlib.oauth2.rfc6749 import AuthorizationCodeMixin, ClientMixin, TokenMix
 
 from .accounts import Account
 from .clock import Clock
+from .federation import Rule
 from .ledger import Code, Token
+
+WORKLOAD_GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"  # RFC 7523 §2.1
+WORKLOAD_SCOPE = "user:inference"
+GRANT_TYPES = ("authorization_code", "refresh_token", WORKLOAD_GRANT)
 
 
 class PublicClient(ClientMixin):  # type: ignore[misc]  # authlib ships no types
@@ -38,6 +43,22 @@ class PublicClient(ClientMixin):  # type: ignore[misc]  # authlib ships no types
 
     def check_grant_type(self, grant_type: str) -> bool:
         return grant_type in {"authorization_code", "refresh_token"}
+
+
+class Workload(ClientMixin):  # type: ignore[misc]  # authlib ships no types
+    """Who exchanges assertions by a rule; the signature is what it proves itself with (RFC 7521 §6.3.1)."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.client_id = rule.federation_rule_id
+
+    def get_client_id(self) -> str:
+        return self.client_id
+
+    def get_allowed_scope(self, scope: str | None) -> str:
+        return WORKLOAD_SCOPE
+
+    def check_grant_type(self, grant_type: str) -> bool:
+        return grant_type == WORKLOAD_GRANT
 
 
 class IssuedCode(AuthorizationCodeMixin):  # type: ignore[misc]  # authlib ships no types

@@ -1,6 +1,7 @@
 """The authorization server: Authlib's protocol, with the sandbox's ledger and its strictness.
 
-RFC 6749 (code and refresh grants), RFC 7636 (PKCE), RFC 7009 (revocation), RFC 9700 §4.14.2 (rotation).
+RFC 6749 (code and refresh grants), RFC 7523 (workloads), RFC 7636 (PKCE), RFC 7009 (revocation), RFC 9700
+§4.14.2 (rotation).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from authlib.oauth2.rfc7009 import RevocationEndpoint
 
 from .accounts import Account
 from .clock import Clock
+from .federation import RuleBook
+from .jwt_bearer import FederationGrant
 from .knobs import KnobBoard
 from .ledger import Ledger, digest
 from .oauth_models import IssuedCode, IssuedToken, PublicClient
@@ -51,12 +54,14 @@ class SandboxServer(AuthorizationServer):  # type: ignore[misc]  # authlib ships
         clients: tuple[PublicClient, ...],
         scopes: tuple[str, ...],
         ledger: Ledger,
+        rules: RuleBook,
         knobs: KnobBoard,
         clock: Clock,
         records: Records,
     ) -> None:
         super().__init__(scopes_supported=list(scopes))
         self.ledger = ledger
+        self.rules = rules
         self.knobs = knobs
         self.clock = clock
         self.records = records
@@ -64,6 +69,7 @@ class SandboxServer(AuthorizationServer):  # type: ignore[misc]  # authlib ships
         self.register_token_generator("default", self._new_tokens)
         self.register_grant(CodeGrant, [RequireS256()])
         self.register_grant(RotatingRefreshGrant)
+        self.register_grant(FederationGrant)
         self.register_endpoint(Revocation)
 
     def query_client(self, client_id: str) -> PublicClient | None:
@@ -81,7 +87,7 @@ class SandboxServer(AuthorizationServer):  # type: ignore[misc]  # authlib ships
         """The library's hook for frameworks that have signals; this one has none."""
 
     def save_token(self, token: dict[str, Any], request: SandboxRequest) -> None:
-        """Write down what is about to be handed out. Both grants come through here."""
+        """Write down what is about to be handed out. Both grants of people come through here."""
         now = self.clock.now()
         if request.refresh_token is not None:
             old = request.refresh_token.token
@@ -132,18 +138,21 @@ class SandboxServer(AuthorizationServer):  # type: ignore[misc]  # authlib ships
             self.records.event(f"families_revoked_{because}")
             _log.warning("%s: a login was revoked: %s", account.email, because.replace("_", " "))
 
+    def new_access_token(self, seconds: float, scope: str) -> dict[str, Any]:
+        """The token answer for an access token that lives so many seconds (RFC 6749 §5.1)."""
+        told = self.knobs.now.expires_in
+        prefix = ACCESS_PREFIX if self.knobs.now.claude_tokens else ""
+        return {
+            "access_token": prefix + secrets.token_urlsafe(48),
+            "token_type": "Bearer",
+            "expires_in": int(seconds if told is None else told),
+            "scope": scope,
+        }
+
     def _new_tokens(
         self, *, user: Account, scope: str, include_refresh_token: bool, **_: object
     ) -> dict[str, Any]:
-        told = self.knobs.now.expires_in
-        prefix = ACCESS_PREFIX if self.knobs.now.claude_tokens else ""
-        token: dict[str, Any] = {
-            "access_token": prefix + secrets.token_urlsafe(48),
-            "token_type": "Bearer",
-            "expires_in": int(self.knobs.now.access_token_seconds if told is None else told),
-            "scope": scope,
-            **user.described(),
-        }
+        token = {**self.new_access_token(self.knobs.now.access_token_seconds, scope), **user.described()}
         if include_refresh_token:
             token["refresh_token"] = REFRESH_PREFIX + secrets.token_urlsafe(48)
         return token

@@ -9,6 +9,7 @@ from starlette.requests import Request
 from .clock import Clock
 from .consent import ConsentForms
 from .faults import Drop, FaultBook
+from .federation import RuleBook
 from .knobs import KnobBoard
 from .ledger import Ledger
 from .oauth_server import SandboxServer
@@ -21,6 +22,7 @@ class Sandbox:
 
     clock: Clock
     ledger: Ledger
+    rules: RuleBook
     knobs: KnobBoard
     records: Records
     faults: FaultBook

@@ -10,12 +10,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from . import faults
+from .oauth_models import GRANT_TYPES
 from .oauth_request import SandboxRequest, body_request
 from .oauth_server import OAuthAnswer
 from .sandbox import BodyTooLargeError, Sandbox, read_body, sandbox_of
 
 _BODY_BYTES = 65_536
-_GRANT_TYPES = ("authorization_code", "refresh_token")
 _log = logging.getLogger(__name__)
 
 
@@ -27,7 +27,7 @@ async def token(request: Request) -> Response:
         sandbox.records.token_call(None, "other", error.error)
         return _refusal(error)
     grant_type = parsed.payload.grant_type
-    label = grant_type if grant_type in _GRANT_TYPES else "other"
+    label = grant_type if grant_type in GRANT_TYPES else "other"
     account = _account_of(sandbox, parsed)
     fault = sandbox.faults.take("token", lambda: account, grant_type)
     if fault is not None and not fault.after and fault.kind != "slow":
@@ -72,11 +72,14 @@ async def _parse(request: Request) -> SandboxRequest:
 
 
 def _account_of(sandbox: Sandbox, request: SandboxRequest) -> str | None:
-    """Whose code or token was sent, for the records and for faults that strike one account."""
+    """Whose code, token or rule was sent, for the records and for faults that strike one account."""
     form = request.form
     if code := form.get("code"):
         found = sandbox.ledger.code(code)
         return None if found is None else found.account.name
+    if rule := form.get("federation_rule_id"):
+        named = sandbox.rules.find(rule)
+        return None if named is None else named.account
     if presented := form.get("refresh_token") or form.get("token"):
         issued = sandbox.ledger.token(presented)
         return None if issued is None else issued.account.name
