@@ -155,7 +155,8 @@ def start(gateway: Gateway, user: str, *, force: bool, check_mode: bool) -> dict
         "already_logged_in": True,
         "msg": f"{user} is logged in already. To log in anew, set force: true.",
     }
-    if before["authenticated"] and not force:
+    # An access token may outlast its login, which then has to be made anew.
+    if before["authenticated"] and before["status"] != "reauth_required" and not force:
         return known
     if check_mode:
         return {**result, "changed": True, "msg": f"A login for {user} would be started."}

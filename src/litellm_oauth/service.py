@@ -42,7 +42,7 @@ from .results import (
 from .status import LoginAge, user_status
 from .stores import Note, RowStatus, TokenRow, TokenStore, Tombstone
 from .stores.memory import Entry
-from .tokens import AccessToken, UserStatus, check_user_id
+from .tokens import AccessToken, Status, UserStatus, check_user_id
 from .vault import ACCESS, REFRESH, Vault
 
 _log = logging.getLogger(__name__)
@@ -145,10 +145,14 @@ class TokenService:
     async def start_login(self, user: str, *, actor: Actor, again: bool = False) -> StartedLogin:
         """Begin a login. Raises AlreadyLoggedIn where a working login exists, unless ``again``."""
         check_user_id(user)
-        if not again and (await self.status(user)).authenticated:
-            raise AlreadyLoggedIn(
-                f"{user} is logged in already. Ask for another login on purpose (force), or log out first."
-            )
+        if not again:
+            found = await self.status(user)
+            # An access token may outlast its login; whoever is told to log in again must get in.
+            if found.authenticated and found.status is not Status.REAUTH_REQUIRED:
+                raise AlreadyLoggedIn(
+                    f"{user} is logged in already. Ask for another login on purpose (force), or log out "
+                    "first."
+                )
         return await self._login.start(user, actor)
 
     async def complete_login(

@@ -8,7 +8,9 @@ import pytest
 
 from support.ansible_modules import Result, documented, run
 from support.live_gateway import MASTER_KEY, LiveGateway
+from support.postgres import TOKENS
 from support.sandbox import SandboxProvider
+from support.service import Gateways
 from support.stranger import Asked, Stranger, passed_on
 
 RunModule = Callable[..., Result]
@@ -59,6 +61,15 @@ def test_who_is_logged_in_is_told_so_and_nothing_changes(module: RunModule, gate
     assert (result["changed"], result["already_logged_in"]) == (False, True)
     assert "authorization_url" not in result
     assert "force: true" in result["msg"]
+
+
+def test_who_has_to_log_in_again_gets_an_address_without_force(
+    module: RunModule, gateway: LiveGateway, stored: Gateways
+) -> None:
+    gateway.log_in("alice")
+    stored.database.query(f"UPDATE {TOKENS} SET status = 'reauth_required'")  # noqa: S608
+    assert gateway.status("alice")["authenticated"]
+    assert "/oauth/authorize?" in module("login", user="alice")["authorization_url"]
 
 
 def test_force_starts_another_login_and_keeps_the_present_one(

@@ -8,7 +8,7 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -136,10 +136,18 @@ def until_live(url: str, seconds: float = 60.0) -> None:
 
 
 @contextmanager
-def replica(stack: Stack, *, own_host: bool, config: Path | None = None) -> Iterator[tuple[Container, str]]:
+def replica(
+    stack: Stack,
+    *,
+    own_host: bool,
+    config: Path | None = None,
+    files: Mapping[str, Path] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[tuple[Container, str]]:
     """A second gateway like the first, on the same host or, with volumes of its own, as on another one.
 
-    ``config``: another configuration than the first one's.
+    ``config``: another configuration than the first one's. ``files``: more files, by where it finds them;
+    ``environment``: more of that.
     """
     engine = stack.engine
     seen = stack.inspect("litellm")
@@ -153,13 +161,14 @@ def replica(stack: Stack, *, own_host: bool, config: Path | None = None) -> Iter
         if config is not None and mount["Destination"] == "/app/config.yaml":
             source = str(config)
         mounts.append(Mount(mount["Destination"], source, mount["Type"], read_only=not mount["RW"]))
+    mounts += [Mount(target, str(file), "bind", read_only=True) for target, file in (files or {}).items()]
     networks = sorted(seen["NetworkSettings"]["Networks"])
     container = engine.containers.create(
         seen["Config"]["Image"],
         seen["Config"]["Cmd"],
         name=name,
         user=seen["Config"]["User"],
-        environment=seen["Config"]["Env"],
+        environment=[*seen["Config"]["Env"], *(f"{k}={v}" for k, v in (environment or {}).items())],
         mounts=mounts,
         tmpfs=seen["HostConfig"]["Tmpfs"],
         read_only=True,

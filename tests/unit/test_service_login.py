@@ -22,6 +22,7 @@ from litellm_oauth.errors import (
     NoPendingLogin,
     NotLoggedIn,
     ProviderUnavailable,
+    ReauthRequired,
     StateMismatch,
     StorageUnavailable,
 )
@@ -74,6 +75,18 @@ async def test_who_is_logged_in_is_told_so_unless_another_login_is_wanted(gatewa
         await service.start_login("alice", actor=ACTOR)
     await service.start_login("alice", actor=ACTOR, again=True)
     await gateways.change("status = 'reauth_required', expires_at = now()")
+    await service.start_login("alice", actor=ACTOR)
+
+
+async def test_who_was_told_to_log_in_again_gets_in_although_the_access_token_has_not_expired(
+    gateways: Gateways,
+) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    gateways.sandbox.revoke("alice")
+    with pytest.raises(ReauthRequired):
+        await service.replace_rejected("alice", 1)
+    assert (await service.status("alice")).authenticated
     await service.start_login("alice", actor=ACTOR)
 
 
