@@ -177,7 +177,7 @@ class SandboxProvider:
         self, browser: httpx.Client, page: httpx.Response, decision: str, account: str | None = None
     ) -> httpx.Response:
         """Send the consent form of ``page``; ``account`` None leaves its field as it is shown."""
-        form = _Form(page.text)
+        form = PageForm(page.text)
         assert form.action is not None, f"no form on {page.url}: {page.status_code}"
         fields = {**form.fields, "decision": decision}
         if account is not None:
@@ -258,13 +258,13 @@ def fingerprint(token: str) -> str:
 
 def shown_code(page: httpx.Response) -> str:
     """The text of the element with the id ``code``."""
-    reader = _Form(page.text)
+    reader = PageForm(page.text)
     assert reader.code is not None, f"no code on the page: {page.status_code} {page.url.path}"
     return reader.code
 
 
-class _Form(HTMLParser):
-    """The consent form and the code of a page."""
+class PageForm(HTMLParser):
+    """The form and the code of a page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
