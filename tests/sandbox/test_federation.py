@@ -162,7 +162,7 @@ def test_a_rule_of_several_workspaces_wants_one_of_them_named(
 
 
 def test_only_the_registered_key_signs(client: OAuthClient, workload: Workload) -> None:
-    twin = ECKey.import_key({**Workload("else").key.as_dict(private=True), "kid": workload.key.kid})
+    twin = ECKey.import_key({**Workload("else").key.as_dict(private=True), "kid": workload.key.kid or ""})
     denied(client, exchange(client, workload, workload.assertion(key=twin)), "assertion_invalid")
 
 

@@ -1,0 +1,66 @@
+"""What the roles make of variables: configuration and description of the gateway. Nothing is deployed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+ROLES = ["docker_engine", "container_image", "service", "postgres", "redis", "sandbox", "litellm_oauth"]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """``config`` is config.yaml as the gateway reads it; ``service`` what roles/service is told."""
+
+    config: dict[str, Any]
+    service: dict[str, Any]
+
+
+class RefusedError(Exception):
+    """The variables are wrong; the message says how, one fault after another, with `` - `` between them."""
+
+
+def rendered(variables: dict[str, Any], inventory: str = "inventories/sandbox") -> Rendered:
+    """Checks the variables as every playbook does. Raises RefusedError."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for entry in ROOT.iterdir():
+            if entry.name != "playbooks":
+                (folder / entry.name).symlink_to(entry)
+        (folder / "playbooks").mkdir()
+        playbook = folder / "playbooks" / "render.yml"
+        config = "lookup('ansible.builtin.template', template)"
+        content = f"{{{{ {{'config': {config}, 'service': litellm_oauth_service}} | to_json }}}}"
+        play = {
+            "hosts": "gateway",
+            "gather_facts": False,
+            "vars_files": [str(ROOT / "playbooks/vars/validate.yml")],
+            # for their variables; the tag keeps their tasks from being run
+            "roles": [{"role": role, "tags": ["deploy"]} for role in ROLES],
+            "pre_tasks": [{"import_tasks": str(ROOT / "playbooks/tasks/validate.yml"), "tags": ["render"]}],
+            "post_tasks": [
+                {
+                    "copy": {"content": content, "dest": str(folder / "out"), "mode": "0600"},
+                    "vars": {"template": str(ROOT / "roles/litellm_oauth/templates/config.yaml.j2")},
+                    "tags": ["render"],
+                    "no_log": True,
+                },
+            ],
+        }
+        playbook.write_text(yaml.safe_dump([play], sort_keys=False))
+        given = folder / "variables.json"
+        given.write_text(json.dumps(variables))
+        command = ["ansible-playbook", "-i", inventory, str(playbook), "--tags", "render", "-e", f"@{given}"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode != 0:
+            said = " ".join(done.stdout.split())
+            raise RefusedError(said.rpartition("To mend in the variables: - ")[2].partition(" PLAY RECAP")[0])
+        out = json.loads((folder / "out").read_text())
+    return Rendered(yaml.safe_load(out["config"]), out["service"])
