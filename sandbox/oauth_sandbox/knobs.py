@@ -14,7 +14,7 @@ class Knobs:
     ``expires_in`` is what clients are told where it shall differ from the truth (``access_token_seconds``).
     ``rotate`` off: a refresh token can be used again. ``send_refresh_token`` off: a refresh answers without
     one, and the old one stays good. ``stream_pause_seconds`` is waited between the pieces of a stream.
-    ``claude_tokens`` off: access tokens look like those of any other provider.
+    ``claude_tokens`` off: people's access tokens look like those of any other provider.
     """
 
     access_token_seconds: float

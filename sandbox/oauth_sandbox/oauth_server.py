@@ -138,10 +138,9 @@ class SandboxServer(AuthorizationServer):  # type: ignore[misc]  # authlib ships
             self.records.event(f"families_revoked_{because}")
             _log.warning("%s: a login was revoked: %s", account.email, because.replace("_", " "))
 
-    def new_access_token(self, seconds: float, scope: str) -> dict[str, Any]:
+    def new_access_token(self, seconds: float, scope: str, prefix: str = ACCESS_PREFIX) -> dict[str, Any]:
         """The token answer for an access token that lives so many seconds (RFC 6749 §5.1)."""
         told = self.knobs.now.expires_in
-        prefix = ACCESS_PREFIX if self.knobs.now.claude_tokens else ""
         return {
             "access_token": prefix + secrets.token_urlsafe(48),
             "token_type": "Bearer",
@@ -152,7 +151,9 @@ class SandboxServer(AuthorizationServer):  # type: ignore[misc]  # authlib ships
     def _new_tokens(
         self, *, user: Account, scope: str, include_refresh_token: bool, **_: object
     ) -> dict[str, Any]:
-        token = {**self.new_access_token(self.knobs.now.access_token_seconds, scope), **user.described()}
+        prefix = ACCESS_PREFIX if self.knobs.now.claude_tokens else ""
+        answer = self.new_access_token(self.knobs.now.access_token_seconds, scope, prefix)
+        token = {**answer, **user.described()}
         if include_refresh_token:
             token["refresh_token"] = REFRESH_PREFIX + secrets.token_urlsafe(48)
         return token

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from joserfc.jwk import ECKey
 
 from support.role import RefusedError, Rendered, rendered
@@ -54,6 +57,18 @@ def good() -> Rendered:
             model("keycloak", {**RULE, "federation_workspace_id": 7, **KEYCLOAK}),
         )
     )
+
+
+def test_the_readme_s_example_is_taken_as_it_stands() -> None:
+    text = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    (block,) = re.findall(r"### Workload identity federation\n.*?```yaml\n(.*?)```", text, re.DOTALL)
+    found = rendered(
+        {**yaml.safe_load(block), "vault_issuer_signing_key": PEM, "litellm_oauth_api_base": BASE}
+    )
+    assert params(found, "claude-sonnet-4") == {"api_key": "oauth"}
+    example = params(found, "claude-opus-4.1")
+    assert "api_key" not in example
+    assert example["anthropic_issuer_signing_key_ref"] == "os.environ/ISSUER_SIGNING_KEY"
 
 
 def params(good: Rendered, name: str) -> dict[str, Any]:

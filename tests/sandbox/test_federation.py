@@ -76,6 +76,11 @@ def test_an_assertion_buys_a_token_that_the_api_knows_as_an_account_of_its_own(
     }
 
 
+def test_the_token_is_claude_s_whatever_people_get(client: OAuthClient, workload: Workload) -> None:
+    client.provider.settings(claude_tokens=False)
+    assert exchange(client, workload).json()["access_token"].startswith("sk-ant-oat01-")
+
+
 def test_a_form_does_as_well_as_the_standard_has_it(client: OAuthClient, workload: Workload) -> None:
     fields = right_fields(workload)
     assert client.http.post(client.provider.token_url, data=fields).status_code == 200

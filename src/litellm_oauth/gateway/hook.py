@@ -31,6 +31,8 @@ _log = logging.getLogger(__name__)
 # Where LiteLLM puts what it knows of the caller: `metadata` for chat, `litellm_metadata` for others.
 _METADATA = ("litellm_metadata", "metadata")
 _HEADERS = ("headers", "extra_headers")
+# Which models federate. LiteLLM takes this from no client.
+_FEDERATED = "anthropic_federation_rule_id"
 
 
 class RefusedCallError(ProxyException):  # type: ignore[misc]  # LiteLLM is Any outside the image
@@ -99,7 +101,7 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
                 if earlier is not None and earlier.api_key == kwargs.get("api_key"):
                     # The same call, one layer further in: /v1/responses becomes a chat.
                     _attempt.set(earlier)
-                return None
+                return _without_credentials(kwargs)
             _spare_others(kwargs)
             runtime = self.runtime.get()
             public_url = runtime.settings.public_url
@@ -249,6 +251,20 @@ def _choose_headers(kwargs: dict[str, Any], params: Mapping[str, Any]) -> None:
         kwargs["provider_specific_header"] = _chosen_scope(scoped)
     elif isinstance(scoped, list):
         kwargs["provider_specific_header"] = [_chosen_scope(one) for one in scoped]
+
+
+def _without_credentials(kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The call without a client's credentials, for a model that federates the gateway's identity.
+
+    LiteLLM would send a token that a client brings in place of the model's own.
+    """
+    if kwargs.get(_FEDERATED) is None:
+        return None
+    identifier = (kwargs.get("model_info") or {}).get("id")
+    deployment = (_find_deployment(identifier) if isinstance(identifier, str) else None) or {}
+    kept = dict(kwargs)
+    _choose_headers(kept, deployment.get("litellm_params") or {})
+    return kept
 
 
 def _chosen_scope(scope: Any) -> Any:
