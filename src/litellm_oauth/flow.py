@@ -38,7 +38,7 @@ class ClaudeOAuthFlow:
         """
         async with self._service() as service:
             status = await service.complete_login(self._user, code, state, actor=_actor())
-        return views.status(status)
+        return {**views.status(status)}
 
     @asynccontextmanager
     async def _service(self) -> AsyncIterator[TokenService]:

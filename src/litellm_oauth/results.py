@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
+RefreshResult = Literal["refreshed", "fresh"]
+ResultOfUser = Literal["refreshed", "fresh", "failed", "skipped"]
+JobStatus = Literal["running", "finished", "stopped", "interrupted"]
+
 
 @dataclass(frozen=True, slots=True)
 class Actor:
@@ -36,7 +40,7 @@ class RefreshOutcome:
     """``refreshed``: the provider gave a new token. ``fresh``: the stored one is good for long enough."""
 
     user_id: str
-    result: Literal["refreshed", "fresh"]
+    result: RefreshResult
     generation_before: int
     generation: int
     expires_at: float
@@ -90,7 +94,7 @@ class UserResult:
     """
 
     user_id: str
-    result: Literal["refreshed", "fresh", "failed", "skipped"]
+    result: ResultOfUser
     code: str | None
     message: str | None
     generation_before: int
@@ -134,7 +138,7 @@ class Job:
     """
 
     job_id: UUID
-    status: Literal["running", "finished", "stopped", "interrupted"]
+    status: JobStatus
     actor: str
     min_validity: float
     force: bool

@@ -84,3 +84,13 @@ def test_a_chat_while_the_database_is_down_is_a_503_with_a_wait() -> None:
         errors.StorageUnavailable("Down.", retry_after=5), user="a", public_url="http://x"
     )
     assert (answer.status, answer.message, answer.headers) == (503, "Down.", {"Retry-After": "5"})
+
+
+@pytest.mark.parametrize("error", [reauth_required("alice"), UnknownKeyError("x")])
+def test_a_401_says_how_to_authenticate(error: errors.LitellmOAuthError) -> None:
+    assert answer_for(error).headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_a_chat_that_needs_a_login_says_how_to_authenticate() -> None:
+    answer = chat_answer_for(not_logged_in("alice"), user="alice", public_url="https://gate.example.com")
+    assert answer.headers["WWW-Authenticate"] == "Bearer"

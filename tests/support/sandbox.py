@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import sqlite3
 import ssl
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,12 @@ class SandboxProvider:
 
     def clear_faults(self) -> None:
         self.control("DELETE", "faults")
+
+    def issued(self) -> frozenset[bytes]:
+        """The SHA-256 of every code and token since the last reset, also of those that are dead."""
+        with closing(sqlite3.connect(f"file:{self._database}?mode=ro", uri=True)) as connection:
+            rows = connection.execute("SELECT hash FROM tokens UNION SELECT hash FROM codes").fetchall()
+        return frozenset(row[0] for row in rows)
 
     def settings(self, **changes: Any) -> dict[str, Any]:
         """Change the provider's habits; see ``oauth_sandbox.knobs.Knobs``."""

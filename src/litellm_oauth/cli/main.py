@@ -10,8 +10,7 @@ import select
 import shlex
 import socket
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from ..errors import (
     AlreadyLoggedIn,
@@ -160,7 +159,7 @@ def _user_option(arguments: Arguments) -> str:
     return "" if arguments.user == DEFAULT_USER else f" --user {shlex.quote(arguments.user)}"
 
 
-def _print(arguments: Arguments, value: dict[str, Any], words: str) -> None:
+def _print(arguments: Arguments, value: Mapping[str, object], words: str) -> None:
     print(json.dumps(value, indent=2) if arguments.json else words, flush=True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ..errors import (
@@ -26,6 +26,9 @@ from ..errors import (
     StorageUnavailable,
     Unreadable,
 )
+
+if TYPE_CHECKING:
+    from .shapes import OAuthError
 
 # 503 tells a client to come again later; these are the errors that may pass without anybody's doing.
 _STATUS: tuple[tuple[type[LitellmOAuthError], int], ...] = (
@@ -52,10 +55,14 @@ _TYPES: Mapping[int, str] = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
+    405: "invalid_request_error",
     409: "conflict_error",
     413: "invalid_request_error",
     429: "rate_limit_error",
 }
+
+# Every 401 says how to authenticate (RFC 9110 §15.5.2).
+_CHALLENGE: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
 
 
 class UnknownKeyError(LitellmOAuthError):
@@ -74,7 +81,7 @@ class ErrorAnswer:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def body(self) -> dict[str, Any]:
+    def body(self) -> OAuthError:
         """``{"error": {"message", "type", "param", "code"}}``, the shape that clients of LiteLLM know."""
         kind = _TYPES.get(self.status, "api_error")
         return {"error": {"message": self.message, "type": kind, "param": None, "code": self.code}}
@@ -82,9 +89,9 @@ class ErrorAnswer:
 
 def answer_for(error: LitellmOAuthError) -> ErrorAnswer:
     """The answer of our own routes. A wait is rounded up to whole seconds (RFC 9110 §10.2.3)."""
-    if isinstance(error, UnknownKeyError):
-        return ErrorAnswer(401, error.message, error.code, {"WWW-Authenticate": "Bearer"})
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 503)
+    if status == 401 or isinstance(error, UnknownKeyError):
+        return ErrorAnswer(401, error.message, error.code, _CHALLENGE)
     wait = getattr(error, "retry_after", None)
     if wait is None or status not in (429, 503):
         return ErrorAnswer(status, error.message, error.code)
@@ -98,4 +105,4 @@ def chat_answer_for(error: LitellmOAuthError, *, user: str, public_url: str) -> 
         return answer
     address = f"{public_url.rstrip('/')}/auth/claude/oauth/start?user_id={quote(user, safe='')}"
     hint = f"Or begin here, with the key of this request: GET {address}"
-    return ErrorAnswer(401, f"{error.message.rstrip()} {hint}", answer.code)
+    return ErrorAnswer(401, f"{error.message.rstrip()} {hint}", answer.code, _CHALLENGE)

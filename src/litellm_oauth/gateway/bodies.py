@@ -16,6 +16,7 @@ from ..errors import InvalidInput
 
 MAX_BODY_BYTES = 65_536
 MAX_TEXT = 8_192
+MAX_PAGE = 1_000
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 

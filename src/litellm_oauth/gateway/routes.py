@@ -7,14 +7,16 @@ cached: an authorization URL or a status is for the one who asked, now.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request, Response, Security
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
+from starlette.types import Receive, Scope, Send
 
 from ..errors import Forbidden, InvalidInput, LitellmOAuthError
 from ..results import Actor
@@ -25,9 +27,10 @@ from .acting import acting_for
 from .answers import ErrorAnswer, answer_for
 from .identity import ANONYMOUS, USER_HEADER, Caller, named_in_header
 
+if TYPE_CHECKING:
+    from . import shapes
+
 PREFIX = "/auth/claude/oauth"
-MAX_USERS = 1000
-_RESULTS = ("refreshed", "fresh", "failed", "skipped")
 
 ServiceProvider = Callable[[], TokenService]
 Authenticate = Callable[[Request], Awaitable[Caller]]
@@ -41,6 +44,12 @@ _KEY_HEADERS = (
     "api-key",
     "x-goog-api-key",
     "ocp-apim-subscription-key",
+)
+# For the document alone: ``authenticate`` decides.
+_KEY_IN_DOCUMENT = HTTPBearer(
+    scheme_name="GatewayKey",
+    description="The master key or a user's key. LiteLLM takes it in other headers, too.",
+    auto_error=False,
 )
 
 
@@ -59,9 +68,20 @@ class _Route(APIRoute):
                 _log.exception("A route of the OAuth module failed")
                 message = "The gateway failed to answer. Its log says why."
                 answer = ErrorAnswer(500, message, "internal_error")
-            return JSONResponse(answer.body, answer.status, {**_NO_STORE, **answer.headers})
+            return _error(answer)
 
         return guarded
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The framework's answer to a wrong method has another shape than all our errors."""
+        known = self.methods or ()
+        if scope["method"] in known:
+            await super().handle(scope, receive, send)
+            return
+        allowed = ", ".join(sorted(known))
+        message = f"This route knows another method only. Use {allowed}."
+        answer = ErrorAnswer(405, message, "method_not_allowed", {"Allow": allowed})
+        await _error(answer)(scope, receive, send)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +122,8 @@ class _Api:
         code = bodies.required_text(call.body, "code", "the code, code#state, or the whole redirect URL")
         state = bodies.text(call.body, "state")
         status = await self._service().complete_login(call.user, code, state, actor=call.actor)
-        return _answer({"message": f"{call.user} is logged in.", **views.status(status)})
+        body: shapes.CompletedLogin = {"message": f"{call.user} is logged in.", **views.status(status)}
+        return _answer(body)
 
     async def status(self, request: Request) -> Response:
         """How a user's login stands, without its tokens."""
@@ -134,14 +155,15 @@ class _Api:
         _demand_admin(call, "see how the refresh of all users goes")
         job_id = _job_id(request.path_params["job_id"])
         after = bodies.text(call.query, "after")
-        limit = bodies.count(call.query, "limit", default=100, high=MAX_USERS)
-        wanted = bodies.one_of(call.query, "result", _RESULTS)
+        limit = bodies.count(call.query, "limit", default=100, high=bodies.MAX_PAGE)
+        wanted = bodies.one_of(call.query, "result", openapi.RESULTS)
         # The job first: what it says of itself is never ahead of the results.
         job = await self._service().job(job_id)
         page = await self._service().job_results(job_id, after=after, limit=limit, result=wanted)
         following = page[-1].user_id if len(page) == limit else None
         results = [views.user_result(one) for one in page]
-        return _answer({**views.job(job), "results": results, "next": following})
+        body: shapes.RefreshJobPage = {**views.job(job), "results": results, "next": following}
+        return _answer(body)
 
     async def logout(self, request: Request) -> Response:
         """Forget the tokens and revoke them at the provider."""
@@ -152,16 +174,18 @@ class _Api:
         """Every user's login, page by page, for an administrator. ``next`` goes back as ``after``."""
         call = await self._call(request, query=("after", "limit"))
         _demand_admin(call, "list all users")
-        limit = bodies.count(call.query, "limit", default=100, high=MAX_USERS)
+        limit = bodies.count(call.query, "limit", default=100, high=bodies.MAX_PAGE)
         page = await self._service().statuses(after=bodies.text(call.query, "after"), limit=limit)
         following = page[-1].user_id if len(page) == limit else None
-        return _answer({"users": [views.status(one) for one in page], "next": following})
+        body: shapes.UserPage = {"users": [views.status(one) for one in page], "next": following}
+        return _answer(body)
 
     async def health(self, request: Request) -> Response:
         """Whether the module works: ``degraded`` while the database cannot be reached."""
         await self._caller(request, anonymous=False)
         database = await self._service().database_reachable()
-        return _answer({"status": "ok" if database else "degraded", "database": database})
+        body: shapes.ModuleHealth = {"status": "ok" if database else "degraded", "database": database}
+        return _answer(body)
 
     async def _refresh_all(self, request: Request, call: _Call) -> Response:
         _demand_admin(call, "refresh all users")
@@ -210,7 +234,9 @@ def build_router(
 ) -> APIRouter:
     """The routes. ``authenticate`` returns the caller or raises an error of this package (401, 403)."""
     api = _Api(service_provider, authenticate, settings)
-    router = APIRouter(prefix=PREFIX, tags=["claude oauth"], route_class=_Route)
+    router = APIRouter(
+        prefix=PREFIX, tags=["claude oauth"], route_class=_Route, dependencies=[Security(_KEY_IN_DOCUMENT)]
+    )
     for path, method, endpoint in (
         ("/start", "GET", api.start),
         ("/exchange", "POST", api.exchange),
@@ -221,20 +247,27 @@ def build_router(
         ("/users", "GET", api.users),
         ("/health", "GET", api.health),
     ):
+        operation = openapi.OPERATIONS[endpoint.__name__]
+        name = f"claude_oauth_{endpoint.__name__}"
         router.add_api_route(
             path,
             endpoint,
             methods=[method],
-            name=f"claude_oauth_{endpoint.__name__}",
+            name=name,
+            operation_id=name,
             response_class=JSONResponse,
-            responses=openapi.responses(endpoint.__name__),
-            openapi_extra=openapi.EXTRA[endpoint.__name__],
+            responses=operation.responses(),
+            openapi_extra=operation.extra(anonymous_api=settings.anonymous_api),
         )
     return router
 
 
-def _answer(body: dict[str, Any]) -> Response:
+def _answer(body: Mapping[str, object]) -> Response:
     return JSONResponse(body, headers=_NO_STORE)
+
+
+def _error(answer: ErrorAnswer) -> Response:
+    return JSONResponse(answer.body, answer.status, {**_NO_STORE, **answer.headers})
 
 
 def _demand_admin(call: _Call, what: str) -> None:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, overload
 
 from ..jobs import StartedJob
 from ..results import Job, LogoutOutcome, RefreshOutcome, StartedLogin, UserResult
 from ..tokens import UserStatus, showable
 
+if TYPE_CHECKING:
+    from . import shapes
 
+
+@overload
+def moment(seconds: float) -> str: ...
+@overload
+def moment(seconds: None) -> None: ...
+@overload
+def moment(seconds: float | None) -> str | None: ...
 def moment(seconds: float | None) -> str | None:
     """Seconds since the epoch as ISO 8601 in UTC, whole seconds (RFC 3339), or None."""
     if seconds is None:
@@ -19,7 +27,7 @@ def moment(seconds: float | None) -> str | None:
     return datetime.fromtimestamp(math.floor(showable(seconds)), tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def started_login(started: StartedLogin) -> dict[str, Any]:
+def started_login(started: StartedLogin) -> shapes.StartedLogin:
     """A login that waits for its code."""
     return {
         "authorization_url": started.authorization_url,
@@ -31,7 +39,7 @@ def started_login(started: StartedLogin) -> dict[str, Any]:
     }
 
 
-def status(status: UserStatus) -> dict[str, Any]:
+def status(status: UserStatus) -> shapes.LoginStatus:
     """A user's login without its tokens."""
     return {
         "user_id": status.user_id,
@@ -54,7 +62,7 @@ def status(status: UserStatus) -> dict[str, Any]:
     }
 
 
-def refresh(outcome: RefreshOutcome) -> dict[str, Any]:
+def refresh(outcome: RefreshOutcome) -> shapes.RefreshedLogin:
     """What a refresh did."""
     return {
         "user_id": outcome.user_id,
@@ -66,7 +74,7 @@ def refresh(outcome: RefreshOutcome) -> dict[str, Any]:
     }
 
 
-def job(job: Job) -> dict[str, Any]:
+def job(job: Job) -> shapes.RefreshJob:
     """How a refresh of all users stands."""
     return {
         "job_id": str(job.job_id),
@@ -78,11 +86,16 @@ def job(job: Job) -> dict[str, Any]:
         "min_validity": job.min_validity,
         "force": job.force,
         "total": job.total,
-        "counts": asdict(job.counts),
+        "counts": {
+            "refreshed": job.counts.refreshed,
+            "fresh": job.counts.fresh,
+            "failed": job.counts.failed,
+            "skipped": job.counts.skipped,
+        },
     }
 
 
-def started_job(started: StartedJob, location: str) -> dict[str, Any]:
+def started_job(started: StartedJob, location: str) -> shapes.StartedRefreshJob:
     """A refresh of all users that has begun, now or before."""
     message = (
         "A refresh of all users runs already; this is the one. Ask for it at location."
@@ -97,12 +110,20 @@ def started_job(started: StartedJob, location: str) -> dict[str, Any]:
     }
 
 
-def user_result(result: UserResult) -> dict[str, Any]:
+def user_result(result: UserResult) -> shapes.RefreshedUser:
     """What a refresh of all users meant for one of them."""
-    return {**asdict(result), "expires_at": moment(result.expires_at)}
+    return {
+        "user_id": result.user_id,
+        "result": result.result,
+        "code": result.code,
+        "message": result.message,
+        "generation_before": result.generation_before,
+        "generation": result.generation,
+        "expires_at": moment(result.expires_at),
+    }
 
 
-def logout(outcome: LogoutOutcome) -> dict[str, Any]:
+def logout(outcome: LogoutOutcome) -> shapes.LoggedOut:
     """What a logout did."""
     return {
         "user_id": outcome.user_id,
