@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 
 from support.stack import Stack
 
@@ -21,17 +22,86 @@ asyncio.run(main())
 """
 
 
+# One user's calls to an API on loopback that refuses the first token, or every token, or breaks down once.
 RETRY = """
-from litellm import Router
-from litellm_oauth.gateway import retry
+import asyncio, http.server, json, threading
+from dataclasses import dataclass
+from types import SimpleNamespace
+import litellm
+from litellm import Router, router as routing
+from litellm.proxy import proxy_server
+from litellm.proxy._types import UserAPIKeyAuth
+from litellm_oauth.errors import CoolingDown
+from litellm_oauth.gateway.bearer import send_as_bearer
+from litellm_oauth.gateway.hook import oauth_hook
+from litellm_oauth.gateway.retry import retry_at_once
+from litellm_oauth.tokens import AccessToken
 
-router = Router(model_list=[])
-one = [{"model_name": "only"}]
-retry.retry_at_once()
-for error in (ValueError("dead token"), ValueError("anything else")):
-    if "dead" in str(error):
-        retry.is_mended(error)
-    print(router._time_to_sleep_before_retry(error, 1, 1, healthy_deployments=one, all_deployments=one))
+answers, slept = [], []
+
+class Api(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        status = answers.pop(0) if answers else 200
+        body = json.dumps({"id": "m", "type": "message", "role": "assistant", "model": "m", "content":
+            [{"type": "text", "text": "hello"}], "stop_reason": "end_turn",
+            "usage": {"input_tokens": 1, "output_tokens": 1}} if status == 200 else {"type": "error",
+            "error": {"type": "api_error", "message": "no"}}).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *arguments):
+        pass
+
+class Service:
+    generation = 1
+    async def access_token(self, user):
+        return AccessToken(f"sk-ant-oat01-{self.generation}", self.generation, 1e12)
+    async def replace_rejected(self, user, generation):
+        if self.generation == 3:
+            raise CoolingDown("resting", retry_after=9)
+        self.generation += 1
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Api)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+base = f"http://127.0.0.1:{server.server_port}"
+settings = SimpleNamespace(
+    allowed_api_bases=(base,), public_url="", shared_default=True, fallback_to_api_key={})
+oauth_hook.runtime.fill(SimpleNamespace(settings=settings, service=Service()))
+litellm.callbacks = [oauth_hook]
+send_as_bearer()
+retry_at_once(oauth_hook.waits_for_nothing)
+proxy_server.llm_router = router = Router(model_list=[{"model_name": "m", "litellm_params":
+    {"model": "anthropic/m", "api_base": base, "api_key": "oauth", "max_retries": 0}}], num_retries=1)
+
+class Sleeping:
+    def __getattr__(self, name):
+        return getattr(asyncio, name)
+    async def sleep(self, seconds):
+        slept.append(seconds)
+routing.asyncio = Sleeping()
+
+async def ask(*wanted):
+    answers[:], slept[:] = wanted, []
+    holder = UserAPIKeyAuth(user_id="alice")
+    try:
+        await router.acompletion("m", [{"role": "user", "content": "x"}], litellm_call_id="one",
+            metadata={"user_api_key_auth": holder},
+            model_group_retry_policy={"m": {"AuthenticationErrorRetries": 1}})
+        outcome = "answered"
+    except Exception as error:
+        outcome = type(error).__name__
+    print(json.dumps([outcome, [s > 0 for s in slept]]))
+
+async def main():
+    await ask(401)
+    await ask(500)
+    await ask(401, 401)
+    await ask(401)
+
+asyncio.run(main())
 """
 
 BEARER = """
@@ -44,12 +114,15 @@ for key in (as_api_key("of-a-company"), as_api_key("sk-ant-oat01-x"), "sk-ant-ap
 """
 
 
-def test_litellm_does_not_wait_where_the_cause_is_mended(stack: Stack) -> None:
+def test_litellm_does_not_wait_where_there_is_nothing_to_wait_for(stack: Stack) -> None:
     result = stack.exec("litellm", "python", "-c", RETRY)
     assert result.rc == 0, result.stderr
-    mended, other = (float(line) for line in result.stdout.splitlines()[-2:])
-    assert mended == 0
-    assert other >= 0.5
+    replaced, broke_down, refused_twice, resting = map(json.loads, result.stdout.splitlines()[-4:])
+    assert replaced == ["answered", [False]]
+    assert broke_down == ["answered", [True]]
+    # After the last try LiteLLM sleeps once more.
+    assert refused_twice == ["AuthenticationError", [False, False]]
+    assert resting == ["RefusedCallError", [False, False]]
 
 
 def test_litellm_sends_any_token_as_a_bearer_and_a_key_as_a_key(stack: Stack) -> None:

@@ -8,7 +8,7 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -122,6 +122,14 @@ def log_out(gateway: httpx.Client, user: str) -> None:
 def status(gateway: httpx.Client, user: str) -> dict[str, Any]:
     answer: dict[str, Any] = gateway.get("/auth/claude/oauth/status", params={"user_id": user}).json()
     return answer
+
+
+def until(check: Callable[[], bool], seconds: float = 10.0) -> None:
+    """Wait until it holds."""
+    deadline = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < deadline, f"it does not hold after {seconds} s"
+        time.sleep(0.1)
 
 
 def until_live(url: str, seconds: float = 60.0) -> None:

@@ -23,7 +23,6 @@ from .bearer import as_api_key
 from .deployments import Deployment, Destination, destination_of, is_marked
 from .headers import for_the_api
 from .identity import DEFAULT_USER, USER_HEADER, caller_of, named_in_header
-from .retry import is_mended
 from .runtime import Runtime, RuntimeSlot
 
 _log = logging.getLogger(__name__)
@@ -31,6 +30,9 @@ _log = logging.getLogger(__name__)
 # Where LiteLLM puts what it knows of the caller: `metadata` for chat, `litellm_metadata` for others.
 _METADATA = ("litellm_metadata", "metadata")
 _HEADERS = ("headers", "extra_headers")
+# After a 401 the token has been replaced. A 429 is about the user's account: asking again makes it worse, and
+# the client knows from Retry-After when to.
+_RETRIES = {"AuthenticationErrorRetries": 1, "RateLimitErrorRetries": 0}
 # Which models federate. LiteLLM takes this from no client.
 _FEDERATED = "anthropic_federation_rule_id"
 
@@ -59,6 +61,8 @@ class _Attempt:
     user: str
     generation: int
     failure: LitellmOAuthError | None = None
+    # The token was replaced, or cannot be.
+    settled: bool = False
 
 
 # The hooks of one call run in one task, so a context variable holds what no log and no request shall see.
@@ -78,13 +82,13 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
     ) -> dict[str, Any] | None:
         """Keep LiteLLM's response cache away from users' tokens: its key does not tell one from another.
 
-        Also allow one more try after an upstream 401, by which time the token has been replaced.
+        Also say how often an error is worth another try.
         """
         model = data.get("model")
         if not isinstance(model, str) or not _is_marked_group(model):
             return None
         data["cache"] = {"no-cache": True, "no-store": True}
-        data["model_group_retry_policy"] = {model: {"AuthenticationErrorRetries": 1}}
+        data["model_group_retry_policy"] = {model: dict(_RETRIES)}
         return data
 
     async def async_pre_call_deployment_hook(
@@ -135,8 +139,8 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
             await self.runtime.get().service.replace_rejected(attempt.user, attempt.generation)
         except LitellmOAuthError as error:
             attempt.failure = error
-        # Sent again, or answered: neither has anything to wait for.
-        is_mended(exception)
+        # What we were given is a copy of the error, so it cannot hold this.
+        attempt.settled = True
 
     async def async_post_call_failure_hook(
         self,
@@ -149,6 +153,13 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
         if isinstance(original_exception, RefusedCallError):
             # The router has added a sentence about fallbacks, which are none of this error's business.
             original_exception.message = original_exception.answer.message
+
+    def waits_for_nothing(self, error: Exception) -> bool:
+        """Whether time does nothing about the error of the try that has just ended."""
+        if isinstance(error, RefusedCallError):
+            return True
+        attempt = _attempt.get()
+        return isinstance(error, litellm.AuthenticationError) and attempt is not None and attempt.settled
 
     def _allowed(self) -> tuple[str, ...]:
         return self.runtime.get().settings.allowed_api_bases

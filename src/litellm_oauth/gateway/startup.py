@@ -61,7 +61,7 @@ async def start() -> None:
     except LitellmOAuthError as error:
         end_worker(error.message)
     send_as_bearer()
-    retry_at_once()
+    retry_at_once(oauth_hook.waits_for_nothing)
     oauth_hook.runtime.fill(runtime)
     client = http_client(timeout=TIMEOUT, limits=LIMITS)
     forwarder = Forwarder(service, client, settings.public_url)
