@@ -39,13 +39,13 @@ ROUTES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 # A callback of an operator's, such as one that keeps what everybody spent.
 RECORDER = """
-import json
+import json, sys
 from litellm.integrations.custom_logger import CustomLogger
 
 class Recorder(CustomLogger):
     def note(self, outcome, kwargs):
         entry = kwargs["standard_logging_object"]
-        print(f"\\nRECORD {json.dumps([outcome, entry], default=str)}", flush=True)
+        sys.stdout.write(f"\\nRECORD {json.dumps([outcome, entry], default=str)}\\n")
 
     async def async_log_success_event(self, kwargs, response_obj, start_time, end_time):
         self.note("success", kwargs)

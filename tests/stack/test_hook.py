@@ -83,11 +83,11 @@ class Sleeping:
         slept.append(seconds)
 routing.asyncio = Sleeping()
 
-async def ask(*wanted):
+async def ask(call_id, *wanted):
     answers[:], slept[:] = wanted, []
     holder = UserAPIKeyAuth(user_id="alice")
     try:
-        await router.acompletion("m", [{"role": "user", "content": "x"}], litellm_call_id="one",
+        await router.acompletion("m", [{"role": "user", "content": "x"}], litellm_call_id=call_id,
             metadata={"user_api_key_auth": holder},
             model_group_retry_policy={"m": {"AuthenticationErrorRetries": 1}})
         outcome = "answered"
@@ -96,10 +96,10 @@ async def ask(*wanted):
     print(json.dumps([outcome, [s > 0 for s in slept]]))
 
 async def main():
-    await ask(401)
-    await ask(500)
-    await ask(401, 401)
-    await ask(401)
+    await ask("one", 401)
+    await ask("two", 500)
+    await ask("three", 401, 401)
+    await ask("four", 401)
 
 asyncio.run(main())
 """

@@ -74,6 +74,18 @@ def test_a_model_with_a_key_goes_with_that_key_and_nobody_s_token(
     assert "obviously-fake-api-key" not in answer.text
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_a_token_that_a_client_brings_does_not_go_in_the_place_of_the_key(
+    mixed: httpx.Client, sandbox: httpx.Client, stack: Stack, path: str
+) -> None:
+    before = len(sandbox.get("/control/requests").json())
+    headers = {"Authorization": "Bearer sk-ant-oat01-of-the-client", "x-litellm-api-key": stack.key}
+    answer = mixed.post(path, json=body("by-key"), headers=headers)
+    assert "An x-api-key was sent" in answer.text
+    seen = sandbox.get("/control/requests").json()[before:]
+    assert {(one["has_x_api_key"], one["token_prefix"]) for one in seen} == {(True, None)}
+
+
 @pytest.mark.parametrize(
     "path", ["/v1/chat/completions", "/v1/messages", "/anthropic/v1/messages", "/v1/messages/count_tokens"]
 )

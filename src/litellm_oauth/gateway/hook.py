@@ -20,7 +20,7 @@ from ..errors import LitellmOAuthError, NotLoggedIn
 from .acting import acting_for
 from .answers import ErrorAnswer, UnknownKeyError, chat_answer_for
 from .bearer import as_api_key
-from .deployments import Deployment, Destination, destination_of, is_marked
+from .deployments import ANTHROPIC, Deployment, Destination, destination_of, is_marked
 from .headers import for_the_api
 from .identity import DEFAULT_USER, USER_HEADER, caller_of, named_in_header
 from .runtime import Runtime, RuntimeSlot
@@ -33,8 +33,6 @@ _HEADERS = ("headers", "extra_headers")
 # After a 401 the token has been replaced. A 429 is about the user's account: asking again makes it worse, and
 # the client knows from Retry-After when to.
 _RETRIES = {"AuthenticationErrorRetries": 1, "RateLimitErrorRetries": 0}
-# Which models federate. LiteLLM takes this from no client.
-_FEDERATED = "anthropic_federation_rule_id"
 
 
 class RefusedCallError(ProxyException):  # type: ignore[misc]  # LiteLLM is Any outside the image
@@ -105,7 +103,7 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
                 if earlier is not None and earlier.api_key == kwargs.get("api_key"):
                     # The same call, one layer further in: /v1/responses becomes a chat.
                     _attempt.set(earlier)
-                return _without_credentials(kwargs)
+                return self._without_credentials(kwargs)
             _spare_others(kwargs)
             runtime = self.runtime.get()
             public_url = runtime.settings.public_url
@@ -186,6 +184,19 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
         _attempt.set(_Attempt(call_id, api_key, user, token.generation))
         return api_key
 
+    def _without_credentials(self, kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The call without a client's credentials, for a model that has the operator's.
+
+        LiteLLM would send a token that a client brings in place of the model's key or federated token.
+        """
+        identifier = (kwargs.get("model_info") or {}).get("id")
+        deployment = _find_deployment(identifier) if isinstance(identifier, str) else None
+        if deployment is None or self.provider_of(deployment["litellm_params"]) != ANTHROPIC:
+            return None
+        kept = dict(kwargs)
+        _choose_headers(kept, deployment["litellm_params"])
+        return kept
+
     def provider_of(self, params: Mapping[str, Any]) -> str | None:
         """The provider that LiteLLM would speak to with these parameters, or None."""
         key = (params.get("model"), params.get("custom_llm_provider"))
@@ -262,20 +273,6 @@ def _choose_headers(kwargs: dict[str, Any], params: Mapping[str, Any]) -> None:
         kwargs["provider_specific_header"] = _chosen_scope(scoped)
     elif isinstance(scoped, list):
         kwargs["provider_specific_header"] = [_chosen_scope(one) for one in scoped]
-
-
-def _without_credentials(kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The call without a client's credentials, for a model that federates the gateway's identity.
-
-    LiteLLM would send a token that a client brings in place of the model's own.
-    """
-    if kwargs.get(_FEDERATED) is None:
-        return None
-    identifier = (kwargs.get("model_info") or {}).get("id")
-    deployment = (_find_deployment(identifier) if isinstance(identifier, str) else None) or {}
-    kept = dict(kwargs)
-    _choose_headers(kept, deployment.get("litellm_params") or {})
-    return kept
 
 
 def _chosen_scope(scope: Any) -> Any:
