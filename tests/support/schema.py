@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "/auth/claude/oauth/"
+USER_HEADER = "x-litellm-oauth-user"
 _SECONDS = 600
 # The seed makes the same requests in every run: what fails does so again. Whatever else may be refused, a
 # request that the document allows is not a bad one (400), but for codes: no document can say which ones the
@@ -30,7 +31,7 @@ cache.enabled = false
 output.sanitization.enabled = false
 
 [[operations]]
-include-operation-id = "claude_oauth_exchange"
+include-path = "/auth/claude/oauth/exchange"
 checks.positive_data_acceptance.expected-statuses = ["2XX", "400", "401", "403", "404", "409", "429"]
 """
 _KEY = """
@@ -107,7 +108,8 @@ def examine(
     )
     entries = json.loads(cassette.read_text())["log"]["entries"] if cassette.exists() else []
     cassette.unlink(missing_ok=True)
-    return Run(done.returncode == 0, done.stdout, [_heard(entry) for entry in entries])
+    report = done.stdout.replace(key, "$KEY") if key else done.stdout
+    return Run(done.returncode == 0, report, [_heard(entry) for entry in entries])
 
 
 def _heard(entry: dict[str, Any]) -> Heard:

@@ -34,7 +34,8 @@ def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -
         case.headers[USER_HEADER] = case.query["user_id"]
     elif SHARED and any(one.name == "user_id" for one in case.operation.query):
         # Without a name it would be the master key's own login.
-        case.query.setdefault("user_id", USERS[0])
+        named = case.headers.get(USER_HEADER)
+        case.query.setdefault("user_id", named if named in USERS else USERS[0])
 
 
 def _names_somebody(value: str) -> bool:

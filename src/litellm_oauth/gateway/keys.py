@@ -34,6 +34,9 @@ async def authenticate(request: Request, api_key: str | None) -> UserAPIKeyAuth 
     user = None if runtime is None else runtime.settings.user_keys.get(digest(key))
     if user is None and key and not _litellm_may_know(key):
         raise _refused(UNKNOWN_KEY, 401)
+    if not key:
+        # LiteLLM refuses it; who has no key learns nothing about what they sent.
+        return key
     try:
         named_in_header(request.headers.getlist(USER_HEADER))
     except InvalidInput as error:
