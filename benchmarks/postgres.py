@@ -13,17 +13,22 @@ from pathlib import Path
 import psycopg
 
 
-@contextmanager
-def postgres(folder: Path) -> Iterator[str]:
-    """A PostgreSQL with its ordinary durability; gives the URL of its superuser."""
+def image(name: str) -> str:
+    """The newest of our images of this name."""
     images = subprocess.run(
-        ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "litellm-oauth/postgres"],
+        ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"litellm-oauth/{name}"],
         capture_output=True,
         text=True,
         check=True,
     ).stdout.split()
     if not images:
-        sys.exit("there is no image of PostgreSQL yet: make images")
+        sys.exit(f"there is no image of {name} yet: make images")
+    return images[0]
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[str]:
+    """A PostgreSQL with its ordinary durability; gives the URL of its superuser."""
     password = folder / "password"
     password.write_text("postgres-for-benchmarks")
     allow = folder / "allow.sh"
@@ -35,7 +40,7 @@ def postgres(folder: Path) -> Iterator[str]:
     command += ["--volume", f"{password}:/run/password:ro"]
     command += ["--volume", f"{allow}:/docker-entrypoint-initdb.d/allow.sh:ro"]
     subprocess.run(
-        [*command, images[0], "postgres", "-c", "listen_addresses=*"], check=True, capture_output=True
+        [*command, image("postgres"), "postgres", "-c", "listen_addresses=*"], check=True, capture_output=True
     )
     try:
         port = (

@@ -111,6 +111,8 @@ class Settings:
     sandbox: bool
     public_url: str
     allowed_api_bases: tuple[str, ...]
+    # Whether messages that LiteLLM's router would only pass on go past it.
+    direct_messages: bool
     # What clients call a model, and the variable with the API key for who never logged in.
     fallback_to_api_key: Mapping[str, str]
     provider: ProviderSettings
@@ -128,10 +130,9 @@ def config_path(environ: Mapping[str, str] | None = None) -> Path:
     return Path(env.get("LITELLM_OAUTH_CONFIG") or env.get("CONFIG_FILE_PATH") or DEFAULT_CONFIG_PATH)
 
 
-def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
-    """Read config.yaml and the environment. Raises SettingsError with every fault."""
-    env = os.environ if environ is None else environ
-    path = config_path(env)
+def load_document(environ: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The whole of config.yaml, LiteLLM's part as well. Raises SettingsError where it cannot be read."""
+    path = config_path(environ)
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -141,11 +142,17 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         mark = getattr(error, "problem_mark", None)
         where = f" near line {mark.line + 1}" if mark is not None else ""
         raise SettingsError([f"{path}: is not valid YAML{where}; mend the file"]) from None
-    section = document.get("claude_oauth") if isinstance(document, dict) else None
+    return document if isinstance(document, dict) else {}
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read config.yaml and the environment. Raises SettingsError with every fault."""
+    env = os.environ if environ is None else environ
+    section = load_document(env).get("claude_oauth")
     if not isinstance(section, dict):
         shape = "is missing" if section is None else "is not a mapping"
         raise SettingsError(
-            [f"claude_oauth: {shape} in {path}; add the section with your provider's settings"]
+            [f"claude_oauth: {shape} in {config_path(env)}; add the section with your provider's settings"]
         )
     return parse_settings(section, env)
 
@@ -180,6 +187,7 @@ def parse_settings(section: Mapping[str, Any], environ: Mapping[str, str]) -> Se
         sandbox=sandbox,
         public_url=public_url,
         allowed_api_bases=top.urls("allowed_api_bases", secure=not sandbox),
+        direct_messages=top.boolean("direct_messages", True),
         fallback_to_api_key=top.references("fallback_to_api_key"),
         provider=_provider(top.section("provider"), sandbox),
         database=_database(env, faults, required=enabled and use_database),

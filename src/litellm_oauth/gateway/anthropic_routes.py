@@ -1,4 +1,4 @@
-"""LiteLLM's routes for Anthropic clients that need our help: ``count_tokens`` and ``/anthropic/…``.
+"""LiteLLM's routes for Anthropic clients that need our help: messages, ``count_tokens`` and ``/anthropic/…``.
 
 Each is answered by ``forward`` for a model that takes the caller's own token, else by LiteLLM's own function.
 Proven on LiteLLM 1.106.2.
@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
+from litellm.proxy import proxy_server
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
-from litellm.proxy.anthropic_endpoints.endpoints import count_tokens
+from litellm.proxy.anthropic_endpoints.endpoints import anthropic_response, count_tokens
 from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
 from litellm.proxy.pass_through_endpoints.llm_passthrough_endpoints import anthropic_proxy_route
 
@@ -19,6 +20,7 @@ from ..errors import InvalidInput, LitellmOAuthError
 from .acting import acting_for
 from .answers import ErrorAnswer, answer_for
 from .deployments import Deployment, address_of, base_of, is_marked, named_upstream
+from .direct import is_plain
 from .forward import Body, Forwarder, Upstream, error_response, parse_body
 from .hook import OAuthHook
 from .identity import USER_HEADER, caller_of, named_in_header
@@ -26,9 +28,10 @@ from .runtime import Runtime
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _PREFIX = "/anthropic/"
+_MESSAGES = "v1/messages"
 _COUNT = "v1/messages/count_tokens"
 # What may go with the operator's API key for who never logged in: calls of a model, no other routes.
-_OF_A_MODEL = ("v1/messages", _COUNT)
+_OF_A_MODEL = (_MESSAGES, _COUNT)
 
 
 async def _read(request: Request) -> Body:
@@ -48,19 +51,39 @@ _Holder = Annotated[UserAPIKeyAuth, Depends(user_api_key_auth)]
 
 
 class AnthropicRoutes:
-    """Decides who answers. ``hook`` knows which provider LiteLLM would speak to."""
+    """Decides who answers. ``hook`` knows which provider LiteLLM would speak to.
 
-    def __init__(self, runtime: Runtime, forwarder: Forwarder, hook: OAuthHook) -> None:
+    ``direct``: the models whose messages LiteLLM would only pass on, and that go without it.
+    """
+
+    def __init__(
+        self, runtime: Runtime, forwarder: Forwarder, hook: OAuthHook, direct: frozenset[str]
+    ) -> None:
         self._runtime = runtime
         self._forwarder = forwarder
         self._hook = hook
+        self._direct = direct
 
     def router(self) -> APIRouter:
         """The routes, to be placed before LiteLLM's."""
         router = APIRouter(include_in_schema=False)
+        router.add_api_route("/v1/messages", self.messages, methods=["POST"])
         router.add_api_route("/v1/messages/count_tokens", self.count_tokens, methods=["POST"])
         router.add_api_route(_PREFIX + "{endpoint:path}", self.pass_through, methods=_METHODS)
         return router
+
+    async def messages(
+        self, request: Request, fastapi_response: Response, body: _Body, holder: _Holder
+    ) -> Any:
+        """A message: to the API as it came, or through LiteLLM's router."""
+        if (
+            body.model in self._direct
+            and proxy_server.prisma_client is None
+            and is_plain(body, request.headers.keys())
+            and (deployment := _deployment_of(body.model)) is not None
+        ):
+            return await self._forward(request, holder, _MESSAGES, deployment, body)
+        return await anthropic_response(fastapi_response, request, holder)
 
     async def count_tokens(self, request: Request, body: _Body, holder: _Holder) -> Any:
         """The API's own count of a request's tokens, which costs nothing."""

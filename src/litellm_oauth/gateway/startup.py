@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 from typing import Any
@@ -13,17 +12,21 @@ import httpx
 from fastapi import APIRouter, HTTPException, Request
 from litellm.proxy import proxy_server
 from litellm.proxy._types import ProxyException
+from litellm.proxy.anthropic_endpoints.endpoints import router as anthropic_router
 from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
+from litellm.proxy.health_endpoints._health_endpoints import router as health_router
 from litellm.proxy.proxy_server import app
+from litellm.proxy.response_api_endpoints.endpoints import router as response_router
 
 from ..assembly import open_service
 from ..errors import Forbidden, InvalidInput, LitellmOAuthError, StorageUnavailable
 from ..http_client import http_client
 from ..service import TokenService
-from ..settings import Settings, load_settings
+from ..settings import Settings, load_document, load_settings
 from .answers import UnknownKeyError
 from .anthropic_routes import AnthropicRoutes
 from .bearer import send_as_bearer
+from .direct import direct_models
 from .forward import LIMITS, TIMEOUT, Forwarder
 from .health import Health, look_at_marked_models
 from .hook import oauth_hook
@@ -32,6 +35,7 @@ from .log import write_to_log
 from .retry import retry_at_once
 from .routes import Authenticate, build_router
 from .runtime import Runtime
+from .speed import busy_routes, collect_later, remember_comparisons
 from .startup_failure import end_worker
 
 _log = logging.getLogger(__name__)
@@ -45,7 +49,9 @@ _background: set[asyncio.Task[None]] = set()
 
 async def start() -> None:
     """Open the service, mount the routes before LiteLLM's, start the background refresh."""
-    _resume_garbage_collection()
+    collect_later()
+    remember_comparisons()
+    _mount(busy_routes(proxy_server.router, response_router, anthropic_router, health_router))
     write_to_log()
     try:
         settings = load_settings()
@@ -67,7 +73,8 @@ async def start() -> None:
     forwarder = Forwarder(service, client, settings.public_url)
     look_at_marked_models(Health(client, oauth_hook.provider_of, settings.allowed_api_bases))
     _mount(build_router(lambda: service, _authenticator(settings), settings))
-    _mount(AnthropicRoutes(runtime, forwarder, oauth_hook).router())
+    direct = direct_models(load_document()) if settings.direct_messages else frozenset()
+    _mount(AnthropicRoutes(runtime, forwarder, oauth_hook, direct).router())
     _log.info("the OAuth module is ready; logins for %s", settings.provider.issuer)
     # Also without auto_refresh: old logins are forgotten there.
     task = asyncio.create_task(service.run_background(), name="litellm_oauth background")
@@ -104,12 +111,6 @@ def _mount(router: APIRouter) -> None:
     del routes[known:]
     routes[:0] = ours
     app.openapi_schema = None
-
-
-def _resume_garbage_collection() -> None:
-    """What has been imported stays for good: the collector need not look at it again (see ``serve``)."""
-    gc.freeze()
-    gc.enable()
 
 
 def _authenticator(settings: Settings) -> Authenticate:

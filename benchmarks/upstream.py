@@ -1,0 +1,92 @@
+"""An Anthropic-shaped API that does next to nothing, in a process of its own: python upstream.py PORT.
+
+Every POST is answered at once, by events where it asks for them. `GET /` tells how many requests and how many
+different credentials it saw.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import sys
+
+_USAGE = {"input_tokens": 1, "output_tokens": 1}
+_MESSAGE = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude", "stop_sequence": None}
+_TEXT = "What a benchmark says matters less than what it measures."
+_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
+_CREDENTIAL = re.compile(rb"\r\n(?:authorization|x-api-key): *([^\r]+)", re.IGNORECASE)
+
+
+def answer(body: bytes, kind: str) -> bytes:
+    return f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+
+
+def events() -> bytes:
+    start = {**_MESSAGE, "content": [], "stop_reason": None, "usage": _USAGE}
+    pieces = [
+        {"type": "message_start", "message": start},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+        *(
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": f"{word} "}}
+            for word in _TEXT.split()
+        ),
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 9}},
+        {"type": "message_stop"},
+    ]
+    return "".join(f"event: {piece['type']}\ndata: {json.dumps(piece)}\n\n" for piece in pieces).encode()
+
+
+WHOLE = answer(
+    json.dumps(
+        {
+            **_MESSAGE,
+            "stop_reason": "end_turn",
+            "content": [{"type": "text", "text": _TEXT}],
+            "usage": _USAGE,
+        }
+    ).encode(),
+    "application/json",
+)
+STREAM = answer(events(), "text/event-stream")
+
+
+class Api(asyncio.Protocol):
+    requests = 0
+    credentials: set[bytes] = set()  # noqa: RUF012 -- one count for all connections is what is meant
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._received = b""
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, end, rest = self._received.partition(b"\r\n\r\n")
+        if not end:
+            return
+        length = _LENGTH.search(head)
+        if length and len(rest) < int(length[1]):
+            return
+        self._received = b""
+        self._transport.write(self._answer(head, rest))  # type: ignore[attr-defined]  # a TCP transport
+
+    def _answer(self, head: bytes, body: bytes) -> bytes:
+        if head.startswith(b"GET"):
+            counts = {"requests": Api.requests, "credentials": len(Api.credentials)}
+            return answer(json.dumps(counts).encode(), "application/json")
+        Api.requests += 1
+        credential = _CREDENTIAL.search(head)
+        if credential:
+            Api.credentials.add(hashlib.sha256(credential[1]).digest()[:8])
+        return STREAM if re.search(rb'"stream": *true', body) else WHOLE
+
+
+async def main(port: int) -> None:
+    server = await asyncio.get_running_loop().create_server(Api, "127.0.0.1", port)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1])))

@@ -1,0 +1,92 @@
+"""Which messages go to the API as they came, past LiteLLM's router: those that it would only pass on.
+
+That router takes three times as long, to do what an operator configures it for: fallbacks, retries,
+callbacks, guardrails, caches, spend. What could give it a part in a message makes the message LiteLLM's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .deployments import is_marked
+from .forward import Body
+from .identity import USER_HEADER
+
+HOOK = "litellm_oauth.gateway.hook.oauth_hook"
+
+# What a configuration may say without giving LiteLLM a part in a message.
+_SECTIONS = frozenset(("model_list", "general_settings", "litellm_settings", "claude_oauth"))
+_GENERAL = frozenset(("master_key", "custom_auth", "custom_auth_run_common_checks"))
+_LITELLM = frozenset(("callbacks", "telemetry"))
+_PARAMS = frozenset(("model", "api_base", "api_key", "custom_llm_provider"))
+_INFO = frozenset(("cooldown_time",))
+# The fields of the Messages API. All others may be LiteLLM's own.
+_FIELDS = frozenset(
+    (
+        "model",
+        "messages",
+        "max_tokens",
+        "system",
+        "temperature",
+        "top_k",
+        "top_p",
+        "stream",
+        "stop_sequences",
+        "tools",
+        "tool_choice",
+        "thinking",
+        "metadata",
+        "service_tier",
+        "container",
+        "mcp_servers",
+        "context_management",
+        "cache_control",
+        "output_config",
+        "output_format",
+    )
+)
+_METADATA = frozenset(("user_id",))
+_LITELLM_HEADERS = "x-litellm-"
+# These are about who is calling.
+_IDENTITY_HEADERS = frozenset((USER_HEADER, "x-litellm-api-key"))
+
+
+def direct_models(configuration: Mapping[str, Any]) -> frozenset[str]:
+    """The models of a config.yaml whose messages LiteLLM would only pass on; none where it has any part."""
+    general, settings = (configuration.get(name) or {} for name in ("general_settings", "litellm_settings"))
+    known = (
+        configuration.keys() <= _SECTIONS
+        and general.keys() <= _GENERAL
+        and settings.keys() <= _LITELLM
+        and settings.get("callbacks") == [HOOK]
+    )
+    models = configuration.get("model_list") or []
+    names = Counter(model.get("model_name") for model in models)
+    return frozenset(
+        model["model_name"]
+        for model in models
+        if known and names[model.get("model_name")] == 1 and _is_simple(model)
+    )
+
+
+def _is_simple(model: Mapping[str, Any]) -> bool:
+    params, info = model.get("litellm_params") or {}, model.get("model_info") or {}
+    return (
+        is_marked(model)
+        and params.keys() <= _PARAMS
+        and info.keys() <= _INFO
+        and not any("*" in str(name) for name in (model.get("model_name"), params.get("model")))
+    )
+
+
+def is_plain(body: Body, headers: Iterable[str]) -> bool:
+    """Whether a message asks for nothing but what the API itself knows. ``headers``: their names."""
+    document = body.document or {}
+    metadata = document.get("metadata")
+    return (
+        document.keys() <= _FIELDS
+        and (metadata is None or (isinstance(metadata, dict) and metadata.keys() <= _METADATA))
+        and not any(name.startswith(_LITELLM_HEADERS) and name not in _IDENTITY_HEADERS for name in headers)
+    )

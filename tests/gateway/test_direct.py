@@ -1,0 +1,91 @@
+"""Which messages go past LiteLLM's router: those that it would only pass on, and no others."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from litellm_oauth.gateway.direct import HOOK, direct_models, is_plain
+from litellm_oauth.gateway.forward import parse_body
+
+PARAMS = {"model": "anthropic/m", "api_base": "https://api.example", "api_key": "oauth"}
+CONFIGURATION: dict[str, Any] = {
+    "model_list": [
+        {"model_name": "ours", "litellm_params": PARAMS, "model_info": {"cooldown_time": 0}},
+        {"model_name": "by-key", "litellm_params": {**PARAMS, "api_key": "os.environ/KEY"}},
+        {"model_name": "many-*", "litellm_params": PARAMS},
+        {"model_name": "timed", "litellm_params": {**PARAMS, "timeout": 5}},
+        {"model_name": "limited", "litellm_params": PARAMS, "model_info": {"max_tokens": 5}},
+        {"model_name": "two", "litellm_params": PARAMS},
+        {"model_name": "two", "litellm_params": {**PARAMS, "api_base": "https://other.example"}},
+    ],
+    "general_settings": {"master_key": "os.environ/LITELLM_MASTER_KEY"},
+    "litellm_settings": {"callbacks": [HOOK], "telemetry": False},
+    "claude_oauth": {},
+}
+MESSAGE = {"model": "ours", "max_tokens": 9, "messages": [{"role": "user", "content": "Hello"}]}
+
+
+def test_a_model_that_says_no_more_than_where_to_go_is_direct_and_no_other_is() -> None:
+    assert direct_models(CONFIGURATION) == {"ours"}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"router_settings": {"num_retries": 3}},
+        {"guardrails": [{"guardrail_name": "g"}]},
+        {"include": ["other.yaml"]},
+        {"general_settings": {"database_url": "os.environ/DATABASE_URL"}},
+        {"litellm_settings": {"callbacks": [HOOK, "langfuse"]}},
+        {"litellm_settings": {"callbacks": [HOOK], "success_callback": ["langfuse"]}},
+        {"litellm_settings": {"callbacks": [HOOK], "fallbacks": [{"ours": ["by-key"]}]}},
+        {"litellm_settings": None},
+    ],
+    ids=str,
+)
+def test_where_litellm_has_a_part_nothing_is_direct(more: dict[str, Any]) -> None:
+    assert direct_models({**deepcopy(CONFIGURATION), **more}) == frozenset()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"stream": True, "system": "s", "temperature": 1, "tools": [], "tool_choice": {"type": "auto"}},
+        {"metadata": {"user_id": "u"}, "thinking": {"type": "enabled", "budget_tokens": 1024}},
+    ],
+    ids=str,
+)
+def test_a_message_of_the_api_s_own_fields_is_plain(more: dict[str, Any]) -> None:
+    body = parse_body(json.dumps({**MESSAGE, **more}).encode(), "application/json")
+    assert is_plain(body, ["authorization", "x-litellm-oauth-user", "x-litellm-api-key", "anthropic-beta"])
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"fallbacks": ["by-key"]},
+        {"num_retries": 2},
+        {"guardrails": ["g"]},
+        {"litellm_metadata": {}},
+        {"mock_response": "x"},
+        {"api_key": "sk-own"},
+        {"api_base": "https://elsewhere.example"},
+        {"cache": {"no-cache": True}},
+        {"metadata": {"tags": ["t"]}},
+        {"metadata": "text"},
+    ],
+    ids=str,
+)
+def test_a_field_that_could_be_litellm_s_makes_it_litellm_s(more: dict[str, Any]) -> None:
+    body = parse_body(json.dumps({**MESSAGE, **more}).encode(), "application/json")
+    assert not is_plain(body, [])
+
+
+@pytest.mark.parametrize("name", ["x-litellm-timeout", "x-litellm-tags", "x-litellm-num-retries"])
+def test_a_header_of_litellm_s_makes_it_litellm_s(name: str) -> None:
+    assert not is_plain(parse_body(json.dumps(MESSAGE).encode(), "application/json"), [name])
