@@ -105,6 +105,13 @@ def judge(row: TokenRow, need: Need, now: float, rules: Rules) -> None:
             retry_after=DAY - now % DAY,
         )
     wait = cooling_for(row, now)
+    if need.reason == "rejected" and reason_of(row.last_error) == REJECTED and left > 0:
+        # An API that refuses everything must not spend one refresh token after another.
+        raise CoolingDown(
+            f"The API refused a token of {user} that had just been refreshed, so another refresh would not "
+            f"help. It is refreshed when it ends, in {left:.0f} s, or by force. Look at the account and the API.",
+            retry_after=max(wait, REJECTED_WAIT),
+        )
     if wait > 0:
         _judge_wait(row, need, wait, left)
 

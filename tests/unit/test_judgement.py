@@ -106,6 +106,17 @@ def test_a_rest_after_a_refused_token_ends_with_that_token() -> None:
     judge(replace(refused, expires_at=NOW), EXPIRING, NOW)
 
 
+def test_a_token_that_was_refused_though_fresh_is_not_replaced_before_its_time_or_by_force() -> None:
+    """However often the API refuses: an outage of hours costs a user one refresh."""
+    refused = replace(ROW, last_error=describe(REFUSED, "because"), next_attempt_at=NOW)
+    for later in (0, 600, 3599):
+        with pytest.raises(CoolingDown, match="another refresh would not help"):
+            judge(refused, REJECTED, NOW + later)
+    judge(refused, REJECTED, NOW + 3600)
+    judge(refused, FORCED, NOW + 1)
+    judge(refused, EXPIRING, NOW + 1)
+
+
 @pytest.mark.parametrize("need", [EXPIRING, FORCED, REJECTED])
 def test_a_token_in_doubt_is_left_alone_until_the_access_token_has_expired(need: Need) -> None:
     doubted = replace(ROW, in_doubt=True, attempt_host="other")
