@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
@@ -42,6 +43,7 @@ class _Call:
         self.token: Token | None = bearer.look_up(request.headers, sandbox.ledger)
         self.model: str | None = None
         self.question: str | None = None
+        self.fields: dict[str, str] = {}
         self.stream = False
 
     @property
@@ -61,6 +63,7 @@ class _Call:
             headers=tuple(sorted(set(request.headers))),
             model=self.model,
             question=self.question,
+            fields=self.fields,
             stream=self.stream,
             status=status,
         )
@@ -154,6 +157,11 @@ def _note(call: _Call, document: dict[str, object]) -> None:
     model = document.get("model")
     call.model = model[:100] if isinstance(model, str) else None
     call.stream = document.get("stream") is True
+    call.fields = {name[:100]: _fingerprint(value) for name, value in document.items()}
+
+
+def _fingerprint(value: object) -> str:
+    return digest(json.dumps(value, sort_keys=True, separators=(",", ":"))).hex()[:16]
 
 
 def _need_inference(call: _Call) -> None:

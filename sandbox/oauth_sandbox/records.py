@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 RING = 20_000
@@ -12,7 +12,8 @@ RING = 20_000
 @dataclass(frozen=True, slots=True)
 class ApiCall:
     """One API call, ``at`` seconds since the epoch. The token is there by hash and first letters only, and of
-    the headers, but for two, their names. ``question`` is how the last text of the user begins."""
+    the headers, but for two, their names. ``question`` is how the last text of the user begins; ``fields``
+    has the first letters of the SHA-256 of each field of the body, as compact JSON with sorted keys."""
 
     at: float
     path: str
@@ -25,6 +26,7 @@ class ApiCall:
     headers: tuple[str, ...]
     model: str | None
     question: str | None
+    fields: Mapping[str, str]
     stream: bool
     status: int
 

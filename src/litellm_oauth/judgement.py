@@ -109,7 +109,8 @@ def judge(row: TokenRow, need: Need, now: float, rules: Rules) -> None:
         # An API that refuses everything must not spend one refresh token after another.
         raise CoolingDown(
             f"The API refused a token of {user} that had just been refreshed, so another refresh would not "
-            f"help. It is refreshed when it ends, in {left:.0f} s, or by force. Look at the account and the API.",
+            f"help. It is refreshed when it ends, in {left:.0f} s, or by force. "
+            "Look at the account and at the API.",
             retry_after=max(wait, REJECTED_WAIT),
         )
     if wait > 0:

@@ -291,6 +291,9 @@ def test_each_call_is_recorded_without_its_token(client: OAuthClient, token: str
     assert good.pop("at") <= bad.pop("at")
     assert {"authorization", "anthropic-beta", "anthropic-version", "host"} <= set(good.pop("headers"))
     assert "x-api-key" in bad["headers"]
+    fields = good.pop("fields")
+    assert set(fields) == {"max_tokens", "messages", "model", "stream"}
+    assert (fields["stream"], fields["max_tokens"]) == (fingerprint("true"), fingerprint("100"))
     assert good == {
         "path": "/v1/messages",
         "account": "alice",
