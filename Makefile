@@ -57,6 +57,7 @@ bench: $(VENV)/dev images ## the figures of benchmarks/README.md that need no de
 	@benchmarks/refresh
 	@benchmarks/bulk
 	@benchmarks/bulk 10000 50
+	@benchmarks/gateway
 
 .PHONY: lock
 lock: $(VENV)/dev ## resolve requirements/*.in anew, with hashes

@@ -1,4 +1,4 @@
-"""Load from this process: so many clients, each on a connection of its own, asking as soon as it is answered."""
+"""Load from this process: clients on connections of their own, each asking as soon as it is answered."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Measured:
 async def load(
     target: Target, clients: int, *, seconds: float = math.inf, count: float = math.inf
 ) -> Measured:
-    """Ask until the time is over or so many are answered. Raises RuntimeError for an answer other than 200."""
+    """Ask until the time is over or so many are answered. Raises RuntimeError where one is not 200."""
     requests = target.requests()
     latencies: list[float] = []
     first_bytes: list[float] = []
