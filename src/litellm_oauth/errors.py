@@ -15,6 +15,7 @@
     │  ├─ InvalidGrant        invalid_grant         the refresh token or the code is refused
     │  ├─ ProviderUnavailable provider_unavailable  404, 429, 5xx, time-outs, DNS, garbage
     │  └─ CoolingDown         cooling_down          the provider is left in peace for a while
+    │     └─ TokenRefused     token_refused         the API refuses a token that has just been refreshed
     ├─ StorageUnavailable     storage_unavailable   the authority cannot be reached
     ├─ Unreadable             unreadable            this user's stored values do not decrypt
     ├─ NoSuchJob              no_such_job           this refresh of all users is not known
@@ -159,6 +160,12 @@ class CoolingDown(ProviderError):
     def __init__(self, message: str, *, retry_after: float) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class TokenRefused(CoolingDown):
+    """The API refuses a token that has just been refreshed, so that another refresh would not help."""
+
+    code = "token_refused"
 
 
 class StorageUnavailable(LitellmOAuthError):

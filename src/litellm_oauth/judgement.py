@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from . import messages
 from .backoff import MAYBE_SPENT, RATE_LIMITED, cooling_for, reason_of, resting_for
-from .errors import CoolingDown
+from .errors import CoolingDown, TokenRefused
 from .results import Actor
 from .settings import DAY
 from .stores import RowStatus, TokenRow
@@ -18,8 +18,8 @@ REJECTED_WAIT = 300.0
 REJECTED = "rejected"
 
 
-class RejectedTooSoon(CoolingDown):
-    """The API refused a token that had just been refreshed; the caller persists the cooldown."""
+class RejectedTooSoon(TokenRefused):
+    """It has just been found out; the caller persists the cooldown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Rules:
 def judge(row: TokenRow, need: Need, now: float, rules: Rules) -> None:
     """Return where the refresh token of an idle row may be spent for ``need``.
 
-    Raises ReauthRequired, OtherClient, CoolingDown, RejectedTooSoon.
+    Raises ReauthRequired, OtherClient, CoolingDown, TokenRefused, RejectedTooSoon.
     """
     user = row.user_id
     left = (row.expires_at or now) - now
@@ -107,12 +107,7 @@ def judge(row: TokenRow, need: Need, now: float, rules: Rules) -> None:
     wait = cooling_for(row, now)
     if need.reason == "rejected" and reason_of(row.last_error) == REJECTED and left > 0:
         # An API that refuses everything must not spend one refresh token after another.
-        raise CoolingDown(
-            f"The API refused a token of {user} that had just been refreshed, so another refresh would not "
-            f"help. It is refreshed when it ends, in {left:.0f} s, or by force. "
-            "Look at the account and at the API.",
-            retry_after=max(wait, REJECTED_WAIT),
-        )
+        raise TokenRefused(messages.token_refused(user), retry_after=max(wait, REJECTED_WAIT))
     if wait > 0:
         _judge_wait(row, need, wait, left)
 
@@ -121,11 +116,7 @@ def _judge_wait(row: TokenRow, need: Need, wait: float, left: float) -> None:
     user = row.user_id
     if row.last_error is None:
         if need.reason == "rejected":
-            raise RejectedTooSoon(
-                f"The API refused a token of {user} that had been refreshed a moment before. Look at the "
-                "account and at the API.",
-                retry_after=REJECTED_WAIT,
-            )
+            raise RejectedTooSoon(messages.token_refused(user), retry_after=REJECTED_WAIT)
         if need.patient:
             raise CoolingDown(f"The token of {user} was refreshed a moment ago.", retry_after=wait)
         return

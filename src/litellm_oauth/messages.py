@@ -55,6 +55,14 @@ def unreadable(user: str) -> Unreadable:
     )
 
 
+def token_refused(user: str) -> str:
+    return (
+        f"The API refuses the token of {user}, though it has just been refreshed, so it is not refreshed "
+        "again before it ends. Look at the account and at the API, or log in again with "
+        f"{how_to_log_in(user, again=True)}."
+    )
+
+
 def refresh_is_off(user: str) -> ReauthRequired:
     return ReauthRequired(
         f"The access token of {user} can no longer be used and claude_oauth.auto_refresh is off. "

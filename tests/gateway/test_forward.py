@@ -149,13 +149,16 @@ async def test_after_a_401_the_token_is_replaced_and_the_request_sent_once_more(
     assert [sent.content for sent in api.got] == [CONTENT, CONTENT]
 
 
-async def test_an_api_that_answers_401_to_everything_costs_one_replacement(api: Api) -> None:
+async def test_an_api_that_refuses_the_next_token_too_is_not_asked_a_third_time(api: Api) -> None:
+    """And the service is told, so that it spends no further refresh token on it."""
     tokens = Tokens()
-    api.answers = [httpx.Response(401), httpx.Response(401, json={"why": "x"})]
+    api.answers = [httpx.Response(401), httpx.Response(401)]
     async with gateway(api, tokens, Upstream(BASE)) as client:
         answer = await client.post("/v1/messages", content=CONTENT)
-    assert (answer.status_code, answer.json()) == (401, {"why": "x"})
-    assert tokens.rejected == [1]
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "token_refused")
+    assert "GET http://gateway/auth/claude/oauth/start?user_id=alice&force=true" in answer.text
+    assert len(api.got) == 2
+    assert tokens.rejected == [1, 2]
 
 
 async def test_who_has_no_usable_login_is_told_how_to_get_one(api: Api) -> None:

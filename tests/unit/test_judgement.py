@@ -110,7 +110,7 @@ def test_a_token_that_was_refused_though_fresh_is_not_replaced_before_its_time_o
     """However often the API refuses: an outage of hours costs a user one refresh."""
     refused = replace(ROW, last_error=describe(REFUSED, "because"), next_attempt_at=NOW)
     for later in (0, 600, 3599):
-        with pytest.raises(CoolingDown, match="another refresh would not help"):
+        with pytest.raises(CoolingDown, match="not refreshed again before it ends"):
             judge(refused, REJECTED, NOW + later)
     judge(refused, REJECTED, NOW + 3600)
     judge(refused, FORCED, NOW + 1)

@@ -24,6 +24,7 @@ from ..errors import (
     ReauthRequired,
     StateMismatch,
     StorageUnavailable,
+    TokenRefused,
     Unreadable,
 )
 
@@ -37,6 +38,7 @@ _STATUS: tuple[tuple[type[LitellmOAuthError], int], ...] = (
     (NoPendingLogin, 400),
     (StateMismatch, 400),
     (ReauthRequired, 401),
+    (TokenRefused, 401),
     (Forbidden, 403),
     (NotLoggedIn, 404),
     (NoSuchJob, 404),
@@ -101,8 +103,11 @@ def answer_for(error: LitellmOAuthError) -> ErrorAnswer:
 def chat_answer_for(error: LitellmOAuthError, *, user: str, public_url: str) -> ErrorAnswer:
     """The answer to a request for a model: who has no usable login gets a 401 that says how to get one."""
     answer = answer_for(error)
-    if not isinstance(error, NotLoggedIn | ReauthRequired):
+    if not isinstance(error, NotLoggedIn | ReauthRequired | TokenRefused):
         return answer
     address = f"{public_url.rstrip('/')}/auth/claude/oauth/start?user_id={quote(user, safe='')}"
+    if isinstance(error, TokenRefused):
+        # The login may be a good one.
+        address += "&force=true"
     hint = f"Or begin here, with the key of this request: GET {address}"
     return ErrorAnswer(401, f"{error.message.rstrip()} {hint}", answer.code, _CHALLENGE)

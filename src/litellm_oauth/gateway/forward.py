@@ -19,7 +19,8 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from ..errors import InvalidInput, LitellmOAuthError, NotLoggedIn, ProviderUnavailable
+from .. import messages
+from ..errors import InvalidInput, LitellmOAuthError, NotLoggedIn, ProviderUnavailable, TokenRefused
 from ..service import TokenService
 from ..tokens import AccessToken
 from .answers import ErrorAnswer, chat_answer_for
@@ -146,7 +147,14 @@ class Forwarder:
             return answer
         await answer.aclose()
         token = await self._service.replace_rejected(user, token.generation)
-        return await self._sent(call, _bearer(token, call.headers))
+        answer = await self._sent(call, _bearer(token, call.headers))
+        if answer.status_code != httpx.codes.UNAUTHORIZED:
+            return answer
+        await answer.aclose()
+        # Said to the service, which spends no further refresh token on it. Where somebody else has replaced
+        # this one as well, the next request has a better chance.
+        await self._service.replace_rejected(user, token.generation)
+        raise TokenRefused(messages.token_refused(user), retry_after=0)
 
     async def _sent(self, call: _Call, credentials: Mapping[str, str]) -> httpx.Response:
         # As they came: HTTP knows bytes, and Starlette reads them as Latin-1.

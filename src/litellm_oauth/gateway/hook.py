@@ -151,6 +151,12 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
         if isinstance(original_exception, RefusedCallError):
             # The router has added a sentence about fallbacks, which are none of this error's business.
             original_exception.message = original_exception.answer.message
+            return
+        attempt = _attempt.get()
+        if isinstance(original_exception, litellm.AuthenticationError) and attempt and attempt.failure:
+            public_url = self.runtime.get().settings.public_url
+            answer = chat_answer_for(attempt.failure, user=attempt.user, public_url=public_url)
+            original_exception.message = f"{original_exception.message} {answer.message}"
 
     def waits_for_nothing(self, error: Exception) -> bool:
         """Whether time does nothing about the error of the try that has just ended."""
