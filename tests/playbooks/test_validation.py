@@ -20,7 +20,11 @@ FAULTS: list[tuple[str, Any, str]] = [
         "litellm_oauth_client_authentication is basic, which needs litellm_oauth_client_secret",
     ),
     ("litellm_oauth_port", "http", "litellm_oauth_port is"),
-    ("litellm_oauth_workers", 0, "litellm_oauth_workers is 0: set it to a number between 1 and 64"),
+    (
+        "litellm_oauth_workers",
+        0,
+        "litellm_oauth_workers is 0: set it to auto, or to a number between 1 and 64",
+    ),
     (
         "postgres_settings",
         {"max_connections": "9"},

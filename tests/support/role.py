@@ -27,8 +27,13 @@ class RefusedError(Exception):
     """The variables are wrong; the message says how, one fault after another, with `` - `` between them."""
 
 
-def rendered(variables: dict[str, Any], inventory: str = "inventories/sandbox") -> Rendered:
-    """Checks the variables as every playbook does. Raises RefusedError."""
+def rendered(
+    variables: dict[str, Any], inventory: str = "inventories/sandbox", facts: dict[str, Any] | None = None
+) -> Rendered:
+    """Checks the variables as every playbook does. Raises RefusedError.
+
+    ``facts``: what earlier tasks would have found out on the target.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for entry in ROOT.iterdir():
@@ -46,6 +51,7 @@ def rendered(variables: dict[str, Any], inventory: str = "inventories/sandbox") 
             "roles": [{"role": role, "tags": ["deploy"]} for role in ROLES],
             "pre_tasks": [{"import_tasks": str(ROOT / "playbooks/tasks/validate.yml"), "tags": ["render"]}],
             "post_tasks": [
+                *([{"set_fact": facts, "tags": ["render"]}] if facts else []),
                 {
                     "copy": {"content": content, "dest": str(folder / "out"), "mode": "0600"},
                     "vars": {"template": str(ROOT / "roles/litellm_oauth/templates/config.yaml.j2")},

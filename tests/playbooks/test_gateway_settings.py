@@ -1,0 +1,47 @@
+"""What the gateway is told, of what people set: workers, fallbacks, direct messages, a private CA."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from litellm_oauth.gateway.direct import direct_models
+from support.role import RefusedError, rendered
+
+
+@pytest.mark.parametrize(("workers", "processors", "count"), [("auto", 3, 3), ("auto", 64, 16), (5, 3, 5)])
+def test_there_are_as_many_workers_as_processors_or_as_is_said(
+    workers: object, processors: int, count: int
+) -> None:
+    facts = {"docker_engine_answer": {"host_info": {"NCPU": processors}}}
+    service = rendered({"litellm_oauth_workers": workers}, facts=facts).service
+    assert service["environment"]["NUM_WORKERS"] == str(count)
+    assert service["memory"] == f"{512 + 512 * count}m"
+
+
+def test_a_word_is_no_number_of_workers() -> None:
+    with pytest.raises(RefusedError, match="litellm_oauth_workers is"):
+        rendered({"litellm_oauth_workers": "many"})
+
+
+def test_a_fallback_reaches_the_module_and_not_litellm() -> None:
+    models = [
+        {"name": "moving", "model": "claude-x", "fallback_to_api_key": "os.environ/KEY"},
+        {"name": "plain", "model": "claude-x"},
+    ]
+    variables = {"litellm_oauth_models": models, "litellm_oauth_api_keys": {"KEY": "obviously-fake-key"}}
+    config = rendered(variables).config
+    assert config["claude_oauth"]["fallback_to_api_key"] == {"moving": "os.environ/KEY"}
+    assert "KEY" not in str(config["model_list"])
+
+
+def test_all_models_of_the_kit_that_take_tokens_can_be_direct() -> None:
+    """What the role writes beside them must not keep messages on LiteLLM's router."""
+    models: list[dict[str, Any]] = [
+        {"name": "by-token", "model": "claude-x"},
+        {"name": "by-key", "model": "claude-x", "api_key": "os.environ/KEY"},
+    ]
+    config = rendered({"litellm_oauth_models": models, "litellm_oauth_api_keys": {"KEY": "fake"}}).config
+    assert config["claude_oauth"]["direct_messages"] is True
+    assert direct_models(config) == {"by-token"}
