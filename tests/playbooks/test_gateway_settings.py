@@ -10,7 +10,7 @@ from litellm_oauth.gateway.direct import direct_models
 from support.role import RefusedError, rendered
 
 
-@pytest.mark.parametrize(("workers", "processors", "count"), [("auto", 3, 3), ("auto", 64, 16), (5, 3, 5)])
+@pytest.mark.parametrize(("workers", "processors", "count"), [("auto", 3, 3), ("auto", 64, 8), (5, 3, 5)])
 def test_there_are_as_many_workers_as_processors_or_as_is_said(
     workers: object, processors: int, count: int
 ) -> None:
