@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from . import messages
-from .backoff import MAYBE_SPENT, RATE_LIMITED, cooling_for, reason_of, resting_for
+from .backoff import CLOCK_SLACK, MAYBE_SPENT, RATE_LIMITED, cooling_for, reason_of, resting_for
 from .errors import CoolingDown, TokenRefused
 from .results import Actor
 from .settings import DAY
@@ -15,6 +15,9 @@ from .tokens import AccessToken
 
 # How long a user rests whose freshly refreshed token the API refused: refreshing does not mend that.
 REJECTED_WAIT = 300.0
+# How long the API's refusal causes no further refresh then: an API that refuses everything costs a user one
+# refresh token an hour, and a token that dies later is replaced in the end.
+REJECTED_HOLD = 3600.0
 REJECTED = "rejected"
 
 
@@ -105,11 +108,19 @@ def judge(row: TokenRow, need: Need, now: float, rules: Rules) -> None:
             retry_after=DAY - now % DAY,
         )
     wait = cooling_for(row, now)
-    if need.reason == "rejected" and reason_of(row.last_error) == REJECTED and left > 0:
-        # An API that refuses everything must not spend one refresh token after another.
-        raise TokenRefused(messages.token_refused(user), retry_after=max(wait, REJECTED_WAIT))
+    if need.reason == "rejected" and left > 0 and (hold := _hold_for(row, now)) > 0:
+        raise TokenRefused(messages.token_refused(user), retry_after=hold)
     if wait > 0:
         _judge_wait(row, need, wait, left)
+
+
+def _hold_for(row: TokenRow, now: float) -> float:
+    """Seconds for which the API's refusal of a token causes no further refresh; 0 if it does."""
+    if reason_of(row.last_error) != REJECTED or row.next_attempt_at is None:
+        return 0.0
+    hold = row.next_attempt_at - REJECTED_WAIT + REJECTED_HOLD - now
+    # What is longer was written under a wrong clock.
+    return hold if 0 < hold <= REJECTED_HOLD + CLOCK_SLACK else 0.0
 
 
 def _judge_wait(row: TokenRow, need: Need, wait: float, left: float) -> None:

@@ -57,8 +57,8 @@ def unreadable(user: str) -> Unreadable:
 
 def token_refused(user: str) -> str:
     return (
-        f"The API refuses the token of {user}, though it has just been refreshed, so it is not refreshed "
-        "again before it ends. Look at the account and at the API, or log in again with "
+        f"The API refuses the token of {user}, though it has just been refreshed, so for an hour it is "
+        "refreshed only by force. Look at the account and at the API, or log in again with "
         f"{how_to_log_in(user, again=True)}."
     )
 

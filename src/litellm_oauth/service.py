@@ -127,8 +127,8 @@ class TokenService:
         """The token to retry with after an upstream 401 for the token of ``generation``.
 
         A newer stored token is returned as it is. Otherwise one refresh, at most once per generation. A token
-        that is rejected within a minute of its refresh makes the user cool down instead, and is not replaced
-        before it is due: CoolingDown.
+        that is rejected within a minute of its refresh makes the user cool down instead, and for an hour no
+        rejection causes a refresh: TokenRefused.
         Raises what ``access_token`` raises.
         """
         check_user_id(user)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from litellm_oauth.gateway.direct import HOOK, direct_models, is_plain
+from litellm_oauth.gateway.direct import AUTHENTICATOR, HOOK, direct_models, is_plain
 from litellm_oauth.gateway.forward import parse_body
 
 PARAMS = {"model": "anthropic/m", "api_base": "https://api.example", "api_key": "oauth"}
@@ -18,6 +18,17 @@ CONFIGURATION: dict[str, Any] = {
         {"model_name": "by-key", "litellm_params": {**PARAMS, "api_key": "os.environ/KEY"}},
         {"model_name": "many-*", "litellm_params": PARAMS},
         {"model_name": "timed", "litellm_params": {**PARAMS, "timeout": 5}},
+        *(
+            {"model_name": f"has-{name}", "litellm_params": {**PARAMS, name: 5}}
+            for name in ("rpm", "tpm", "max_budget")
+        ),
+        {"model_name": "by-pattern", "litellm_params": {**PARAMS, "model": "anthropic/*"}},
+        {"litellm_params": PARAMS},
+        {"model_name": ["a"], "litellm_params": PARAMS},
+        {"model_name": "odd", "litellm_params": "x"},
+        {"model_name": "odd-info", "litellm_params": PARAMS, "model_info": "x"},
+        None,
+        "text",
         {"model_name": "limited", "litellm_params": PARAMS, "model_info": {"max_tokens": 5}},
         {"model_name": "two", "litellm_params": PARAMS},
         {"model_name": "two", "litellm_params": {**PARAMS, "api_base": "https://other.example"}},
@@ -27,6 +38,11 @@ CONFIGURATION: dict[str, Any] = {
     "claude_oauth": {},
 }
 MESSAGE = {"model": "ours", "max_tokens": 9, "messages": [{"role": "user", "content": "Hello"}]}
+
+
+def test_the_kit_s_own_authenticator_has_no_part_in_a_message() -> None:
+    general = {"master_key": "x", "custom_auth": AUTHENTICATOR, "custom_auth_run_common_checks": True}
+    assert direct_models({**CONFIGURATION, "general_settings": general}) == {"ours"}
 
 
 def test_a_model_that_says_no_more_than_where_to_go_is_direct_and_no_other_is() -> None:
@@ -44,6 +60,8 @@ def test_a_model_that_says_no_more_than_where_to_go_is_direct_and_no_other_is() 
         {"litellm_settings": {"callbacks": [HOOK], "success_callback": ["langfuse"]}},
         {"litellm_settings": {"callbacks": [HOOK], "fallbacks": [{"ours": ["by-key"]}]}},
         {"litellm_settings": None},
+        {"general_settings": {"custom_auth": "somebody.elses"}},
+        {"model_list": {"a": "b"}},
     ],
     ids=str,
 )
@@ -76,6 +94,7 @@ def test_a_message_of_the_api_s_own_fields_is_plain(more: dict[str, Any]) -> Non
         {"api_key": "sk-own"},
         {"api_base": "https://elsewhere.example"},
         {"cache": {"no-cache": True}},
+        *({name: "x"} for name in ("user", "tags", "timeout", "extra_headers", "custom_llm_provider")),
         {"metadata": {"tags": ["t"]}},
         {"metadata": "text"},
     ],

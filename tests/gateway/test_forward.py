@@ -13,8 +13,10 @@ from fastapi import FastAPI, Request, Response
 
 from litellm_oauth.errors import InvalidInput, NotLoggedIn, ReauthRequired, StorageUnavailable
 from litellm_oauth.gateway.forward import Forwarder, Upstream, _url, parse_body
+from litellm_oauth.gateway.runtime import Runtime
 from litellm_oauth.http_client import http_client
 from litellm_oauth.service import TokenService
+from litellm_oauth.settings import parse_settings
 from litellm_oauth.tokens import AccessToken
 
 CONTENT = b'{"model": "m"}'
@@ -75,11 +77,24 @@ def api() -> Api:
     return Api()
 
 
+def runtime(tokens: Tokens) -> Runtime:
+    settings = parse_settings(
+        {
+            "sandbox": True,
+            "enabled": False,
+            "public_url": "http://gateway",
+            "fallback_to_api_key": {"moving": "os.environ/PLAIN"},
+        },
+        {},
+    )
+    return Runtime(settings, cast(TokenService, tokens), {"PLAIN": "obviously-fake-api-key"})
+
+
 def gateway(api: Api, tokens: Tokens, upstream: Upstream) -> httpx.AsyncClient:
     """A client of a gateway that sends everything on for alice."""
     app = FastAPI()
     client = http_client(transport=api)
-    forwarder = Forwarder(cast(TokenService, tokens), client, "http://gateway")
+    forwarder = Forwarder(runtime(tokens), client)
 
     @app.api_route("/{path:path}", methods=["GET", "POST", "DELETE"])
     async def forward(request: Request, path: str) -> Response:
@@ -175,7 +190,7 @@ async def test_who_has_no_usable_login_is_told_how_to_get_one(api: Api) -> None:
 async def test_who_never_logged_in_goes_with_the_fallback_key_and_its_401_is_final(api: Api) -> None:
     api.answers = [httpx.Response(200, json={}), httpx.Response(401, json={})]
     tokens = Tokens(none=NotLoggedIn("no login"))
-    upstream = Upstream(BASE, fallback_key=lambda: "obviously-fake-api-key")
+    upstream = Upstream(BASE, fallback="moving")
     async with gateway(api, tokens, upstream) as client:
         answers = [(await client.post("/v1/messages", content=CONTENT)).status_code for _ in range(2)]
     assert answers == [200, 401]
@@ -191,7 +206,7 @@ async def test_who_never_logged_in_goes_with_the_fallback_key_and_its_401_is_fin
     ("trouble", "status"), [(ReauthRequired("dead"), 401), (StorageUnavailable("down"), 503)]
 )
 async def test_a_dead_login_or_a_fault_never_falls_back(api: Api, trouble: Exception, status: int) -> None:
-    upstream = Upstream(BASE, fallback_key=lambda: "obviously-fake-api-key")
+    upstream = Upstream(BASE, fallback="moving")
     async with gateway(api, Tokens(none=trouble), upstream) as client:
         assert (await client.post("/v1/messages", content=CONTENT)).status_code == status
     assert api.got == []
@@ -264,10 +279,65 @@ async def test_no_path_leads_to_another_host_or_past_the_api(api: Api, path: str
     assert api.got == []
 
 
-async def test_a_gateway_key_in_the_query_stays_here(api: Api) -> None:
+@pytest.mark.parametrize("name", ["key", "api_key", "api-key", "access_token", "KEY", "%20key", "%61pi_key"])
+async def test_a_gateway_key_in_the_query_stays_here(api: Api, name: str) -> None:
     async with gateway(api, Tokens(), Upstream(BASE)) as client:
-        await client.get("/v1/models?key=sk-1&limit=2&%6Bey=sk-2&api_key=sk-3&after_id=a%26b")
-    assert str(api.got[0].url) == f"{BASE}/v1/models?limit=2&after_id=a%26b"
+        await client.get(f"/v1/models?limit=2&{name}=sk-of-the-gateway&after=x")
+    assert str(api.got[0].url) == f"{BASE}/v1/models?limit=2&after=x"
+
+
+@pytest.mark.parametrize("path", ["v1/oauth/token", "v1//OAuth/token", "v1/%6fauth/token"])
+async def test_no_token_opens_the_token_endpoint(api: Api, path: str) -> None:
+    """What it refuses is not about the token that came along, and must cost nobody a refresh."""
+    tokens = Tokens()
+    async with gateway(api, tokens, Upstream(BASE)) as client:
+        assert (await client.post(f"http://gateway/{path}", content=CONTENT)).status_code == 400
+    assert (api.got, tokens.rejected) == ([], [])
+
+
+async def test_no_redirect_carries_a_credential_to_another_host(api: Api) -> None:
+    away = {"location": "https://elsewhere.example/"}
+    api.answers = [httpx.Response(307, headers=away), httpx.Response(307, headers=away)]
+    none = Tokens(none=NotLoggedIn("no login"))
+    for tokens, upstream in ((Tokens(), Upstream(BASE)), (none, Upstream(BASE, fallback="moving"))):
+        async with gateway(api, tokens, upstream) as client:
+            assert (await client.post("/v1/messages", content=CONTENT)).status_code == 307
+    assert {sent.url.host for sent in api.got} == {"api.example"}
+
+
+async def test_the_connection_of_a_401_is_given_back(api: Api) -> None:
+    closed = []
+
+    class Stream(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b"{}"
+
+        async def aclose(self) -> None:
+            closed.append(True)
+
+    api.answers = [httpx.Response(401, stream=Stream()), httpx.Response(401, stream=Stream())]
+    async with gateway(api, Tokens(), Upstream(BASE)) as client:
+        await client.post("/v1/messages", content=CONTENT)
+    assert len(closed) == 2
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
+async def test_an_answer_that_breaks_off_is_no_whole_one(api: Api, kind: str) -> None:
+    class Broken(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b'{"half": '
+            raise httpx.ReadError("broken off")
+
+    headers = {"content-type": kind, "content-length": "100"}
+    api.answers = [httpx.Response(200, headers=headers, stream=Broken())]
+    async with gateway(api, Tokens(), Upstream(BASE)) as client:
+        if kind == "application/json":
+            with pytest.raises(httpx.ReadError):
+                await client.post("/v1/messages", content=CONTENT)
+        else:
+            answer = await client.post("/v1/messages", content=CONTENT)
+            assert "event: error" in answer.text
+            assert "content-length" not in answer.headers
 
 
 async def test_headers_beyond_ascii_go_as_they_came(api: Api) -> None:
@@ -291,7 +361,7 @@ async def test_the_api_s_connection_is_given_back_where_the_client_has_gone(vers
 
     api = Api()
     api.answers = [httpx.Response(200, stream=Stream())]
-    forwarder = Forwarder(cast(TokenService, Tokens()), http_client(transport=api), "http://gateway")
+    forwarder = Forwarder(runtime(Tokens()), http_client(transport=api))
     scope = {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": version},
@@ -356,12 +426,40 @@ def test_json_that_nobody_else_could_read_is_refused(content: bytes) -> None:
             parse_body(content, kind)
 
 
-def test_a_form_is_no_json() -> None:
-    assert parse_body(b"--x", "multipart/form-data; boundary=x").model is None
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [
+        ("text/plain", "m"),
+        ("application/x-protobuf", "m"),
+        ("APPLICATION/JSON; charset=utf-8", "m"),
+        ("text/plain; a=x-www-form-urlencoded", "m"),
+        ("multipart/form-data; boundary=x", None),
+        ("application/x-www-form-urlencoded; a=json", None),
+    ],
+)
+def test_the_model_is_seen_where_litellm_s_check_of_the_key_sees_it(kind: str, model: str | None) -> None:
+    assert parse_body(CONTENT, kind).model == model
 
 
-def test_a_number_that_json_cannot_hold_is_not_sent_on() -> None:
-    body = parse_body(b'{"model": "ours", "x": 1e999}', "application/json")
-    assert body.named("ours") == body.content
+def test_a_body_that_is_no_text_may_be_sent_as_what_it_is() -> None:
+    assert parse_body(b"\xff\x00", "application/x-protobuf").content == b"\xff\x00"
+
+
+def test_a_batch_names_the_models_of_all_its_requests() -> None:
+    requests = [{"params": {"model": "a"}}, {"params": {"model": "b"}}, {"params": 1}, 2]
+    assert parse_body(json.dumps({"requests": requests}).encode(), "").models == {"a", "b"}
+    assert parse_body(b'{"requests": {"params": {"model": "a"}}, "model": "m"}', "").models == {"m"}
+
+
+@pytest.mark.parametrize(
+    "content", [b'{"model": "other", "model": "m"}', rb'{"\u006dodel": "other", "model": "m"}']
+)
+def test_a_name_that_stands_twice_goes_out_once(content: bytes) -> None:
+    assert parse_body(content, "").named("m") == b'{"model": "m"}'
+
+
+@pytest.mark.parametrize("value", [b"1e999", rb'"\ud800"'])
+def test_what_json_in_utf_8_cannot_hold_is_not_sent_on(value: bytes) -> None:
+    body = parse_body(b'{"model": "ours", "x": ' + value + b"}", "application/json")
     with pytest.raises(InvalidInput):
         body.named("its-own-name")

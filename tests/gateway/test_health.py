@@ -92,3 +92,11 @@ async def test_other_models_are_litellm_s_to_check() -> None:
     assert await check(model(api_key="obviously-fake")) == {"error": "of LiteLLM"}
     assert await check(model()) == {}
     assert asked == ["obviously-fake"]
+
+
+async def test_a_check_that_is_given_up_takes_the_answer_from_nobody_else() -> None:
+    looking = health(Api(httpx.Response(401)))
+    given_up, other = (asyncio.create_task(looking.of(model())) for _ in range(2))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    assert await other == {}

@@ -18,6 +18,7 @@ from fastapi import FastAPI, Request, Response
 from litellm_oauth.assembly import open_service
 from litellm_oauth.cipher import Cipher
 from litellm_oauth.gateway.forward import Forwarder, Upstream, parse_body
+from litellm_oauth.gateway.runtime import Runtime
 from litellm_oauth.http_client import http_client
 from litellm_oauth.service import TokenService
 from litellm_oauth.vault import REFRESH
@@ -51,11 +52,13 @@ def gateway(service: TokenService, configuration: Configuration) -> Gateway:
 
 
 @pytest.fixture
-async def models(service: TokenService, openid_provider: OpenidProvider) -> AsyncIterator[httpx.AsyncClient]:
+async def models(
+    service: TokenService, configuration: Configuration, openid_provider: OpenidProvider
+) -> AsyncIterator[httpx.AsyncClient]:
     """Who asks for a model through the gateway; the header ``user`` says for whom."""
     app = FastAPI()
     async with http_client(trust_env=False) as api:
-        forwarder = Forwarder(service, api, "http://gateway")
+        forwarder = Forwarder(Runtime(configuration.settings(), service, {}), api)
 
         @app.post("/{path:path}")
         async def forward(request: Request, path: str) -> Response:

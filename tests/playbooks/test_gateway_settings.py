@@ -36,6 +36,12 @@ def test_a_fallback_reaches_the_module_and_not_litellm() -> None:
     assert "KEY" not in str(config["model_list"])
 
 
+def test_a_private_ca_is_mounted_and_trusted() -> None:
+    service = rendered({"litellm_oauth_ca_file": "/etc/ssl/certs/ca-certificates.crt"}).service
+    (mount,) = (m for m in service["mounts"] if m and m["target"] == service["environment"]["SSL_CERT_FILE"])
+    assert (mount["source"], mount["read_only"]) == ("/etc/ssl/certs/ca-certificates.crt", True)
+
+
 def test_all_models_of_the_kit_that_take_tokens_can_be_direct() -> None:
     """What the role writes beside them must not keep messages on LiteLLM's router."""
     models: list[dict[str, Any]] = [

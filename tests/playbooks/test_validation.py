@@ -60,6 +60,7 @@ FAULTS: list[tuple[str, Any, str]] = [
         "litellm_oauth_api_keys is malformed (its values are not shown)",
     ),
     ("litellm_oauth_users", ["alice", "../x"], 'litellm_oauth_users holds ["alice", "../x"]'),
+    ("litellm_oauth_ca_file", "ca.pem", 'litellm_oauth_ca_file is "ca.pem"'),
     ("service_stack", "No Good", 'service_stack is "No Good"'),
     ("service_directory", "etc", 'service_directory is "etc"'),
     ("postgres_memory", "plenty", "postgres_memory"),

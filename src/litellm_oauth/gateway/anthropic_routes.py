@@ -1,17 +1,17 @@
 """LiteLLM's routes for Anthropic clients that need our help: messages, ``count_tokens`` and ``/anthropic/…``.
 
-Each is answered by ``forward`` for a model that takes the caller's own token, else by LiteLLM's own function.
+Each is answered by ``forward`` for a model that takes the caller's own token (messages: where ``direct`` says
+so), else by LiteLLM's own function.
 Proven on LiteLLM 1.106.2.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from litellm.proxy import proxy_server
-from litellm.proxy._types import ProxyException, UserAPIKeyAuth
+from litellm.proxy._types import UserAPIKeyAuth
 from litellm.proxy.anthropic_endpoints.endpoints import anthropic_response, count_tokens
 from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
 from litellm.proxy.pass_through_endpoints.llm_passthrough_endpoints import anthropic_proxy_route
@@ -21,7 +21,7 @@ from .acting import acting_for
 from .answers import ErrorAnswer, answer_for
 from .deployments import Deployment, address_of, base_of, is_marked, named_upstream
 from .direct import is_plain
-from .forward import Body, Forwarder, Upstream, error_response, parse_body
+from .forward import Body, Forwarder, Upstream, error_response, parse_body, segments_of
 from .hook import OAuthHook
 from .identity import USER_HEADER, caller_of, named_in_header
 from .runtime import Runtime
@@ -30,22 +30,29 @@ _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 _PREFIX = "/anthropic/"
 _MESSAGES = "v1/messages"
 _COUNT = "v1/messages/count_tokens"
-# What may go with the operator's API key for who never logged in: calls of a model, no other routes.
+# What may go with the operator's API key for users without a login: calls of a model, no other routes.
 _OF_A_MODEL = (_MESSAGES, _COUNT)
+# What begins so asks a model, and has to say which.
+_ASKING = (["v1", "messages"], ["v1", "complete"])
+# How much of a client's own words is told back.
+_SHOWN = 100
 
 
-async def _read(request: Request) -> Body:
-    """The body, before LiteLLM's check of the key reads it: a form could be read once only."""
+async def _read(request: Request) -> Body | ErrorAnswer:
+    """The body, before LiteLLM's check of the key reads it: a form could be read once only.
+
+    What is wrong with it is told to callers with a key alone.
+    """
     content = await request.body()
     if content and request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise ProxyException("The body is compressed. Send it as it is.", "invalid_request_error", None, 415)
+        return ErrorAnswer(415, "The body is compressed. Send it as it is.", "invalid_input")
     try:
         return parse_body(content, request.headers.get("content-type", ""))
     except InvalidInput as error:
-        raise ProxyException(error.message, "invalid_request_error", None, 400) from None
+        return answer_for(error)
 
 
-_Body = Annotated[Body, Depends(_read)]
+_Body = Annotated[Body | ErrorAnswer, Depends(_read)]
 # LiteLLM checks the key, its budget and the model before a route is entered.
 _Holder = Annotated[UserAPIKeyAuth, Depends(user_api_key_auth)]
 
@@ -67,8 +74,8 @@ class AnthropicRoutes:
     def router(self) -> APIRouter:
         """The routes, to be placed before LiteLLM's."""
         router = APIRouter(include_in_schema=False)
-        router.add_api_route("/v1/messages", self.messages, methods=["POST"])
-        router.add_api_route("/v1/messages/count_tokens", self.count_tokens, methods=["POST"])
+        router.add_api_route(f"/{_MESSAGES}", self.messages, methods=["POST"])
+        router.add_api_route(f"/{_COUNT}", self.count_tokens, methods=["POST"])
         router.add_api_route(_PREFIX + "{endpoint:path}", self.pass_through, methods=_METHODS)
         return router
 
@@ -76,9 +83,11 @@ class AnthropicRoutes:
         self, request: Request, fastapi_response: Response, body: _Body, holder: _Holder
     ) -> Any:
         """A message: to the API as it came, or through LiteLLM's router."""
+        if isinstance(body, ErrorAnswer):
+            return error_response(body)
         if (
             body.model in self._direct
-            and proxy_server.prisma_client is None
+            and not _has_database()
             and is_plain(body, request.headers.keys())
             and (deployment := _deployment_of(body.model)) is not None
         ):
@@ -87,6 +96,8 @@ class AnthropicRoutes:
 
     async def count_tokens(self, request: Request, body: _Body, holder: _Holder) -> Any:
         """The API's own count of a request's tokens, which costs nothing."""
+        if isinstance(body, ErrorAnswer):
+            return error_response(body)
         deployment = None if body.model is None else _deployment_of(body.model)
         if deployment is None:
             return await count_tokens(request, holder)
@@ -96,17 +107,28 @@ class AnthropicRoutes:
         self, request: Request, endpoint: str, fastapi_response: Response, body: _Body, holder: _Holder
     ) -> Any:
         """Any other call of the API. One that names no model goes where all models are, if to one place."""
-        model = body.model
-        if model is None:
-            deployment = _only_one()
-        else:
-            deployment = _deployment_of(model) or _deployment_called(model)
+        if isinstance(body, ErrorAnswer):
+            return error_response(body)
+        path = _path_below(request)
+        if not body.models and segments_of(path)[:2] in _ASKING and request.method == "POST":
+            return error_response(
+                answer_for(InvalidInput("The body names no model. Send it as JSON, with model."))
+            )
+        found = {model: _deployment_of(model) or _deployment_called(model) for model in body.models}
+        for model, deployment in found.items():
             if deployment is None and not _deployments(model):
                 # LiteLLM would send it with whatever key of the operator's it finds.
-                return error_response(ErrorAnswer(404, f"There is no model {model!r} here.", "no_such_model"))
-        if deployment is None:
+                message = f"There is no model {model[:_SHOWN]!r} here."
+                return error_response(ErrorAnswer(404, message, "no_such_model"))
+        deployments = list(found.values()) or [_only_one()]
+        places = {None if one is None else base_of(one["litellm_params"]) for one in deployments}
+        if places == {None}:
             return await anthropic_proxy_route(endpoint, request, fastapi_response, holder)
-        return await self._forward(request, holder, _path_below(request), deployment, body)
+        deployment = deployments[0]
+        if deployment is None or len(places) > 1:
+            message = "The models of one batch must have the same API and the same kind of credentials."
+            return error_response(answer_for(InvalidInput(message)))
+        return await self._forward(request, holder, path, deployment, body)
 
     async def _forward(
         self, request: Request, holder: UserAPIKeyAuth, path: str, deployment: Deployment, body: Body
@@ -123,13 +145,20 @@ class AnthropicRoutes:
         except LitellmOAuthError as error:
             return error_response(answer_for(error))
         if body.model is None:
-            upstream = Upstream(base)
-        else:
-            upstream = Upstream(base, named_upstream(deployment, body.model))
-            if path in _OF_A_MODEL:
-                name = str(deployment.get("model_name"))
-                upstream = replace(upstream, fallback_key=lambda: self._runtime.fallback_key(name, user))
+            return await self._forwarder.send(request, path, body, Upstream(base), user)
+        # Where LiteLLM has a database, a key may have a budget, and LiteLLM sees nothing of this request.
+        may_fall_back = path in _OF_A_MODEL and not _has_database()
+        upstream = Upstream(
+            base,
+            named_upstream(deployment, body.model),
+            fallback=deployment.get("model_name") if may_fall_back else None,
+        )
         return await self._forwarder.send(request, path, body, upstream, user)
+
+
+def _has_database() -> bool:
+    """Whether LiteLLM keeps keys, budgets and spend of its own."""
+    return proxy_server.prisma_client is not None
 
 
 def _path_below(request: Request) -> str:

@@ -1,7 +1,7 @@
-"""Which messages go to the API as they came, past LiteLLM's router: those that it would only pass on.
+"""Which messages go to the API as they are, past LiteLLM's router: those that it would only pass on.
 
-That router takes three times as long, to do what an operator configures it for: fallbacks, retries,
-callbacks, guardrails, caches, spend. What could give it a part in a message makes the message LiteLLM's.
+An operator configures LiteLLM for fallbacks, retries, callbacks, guardrails, caches, limits. If configuration
+or request asks for any of these, or for what is not known here, the message goes through LiteLLM.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from .deployments import is_marked
 from .forward import Body
 from .identity import USER_HEADER
 
+# As config.yaml names them. Another authenticator may set limits that only LiteLLM's router keeps.
 HOOK = "litellm_oauth.gateway.hook.oauth_hook"
+AUTHENTICATOR = "litellm_oauth.gateway.keys.authenticate"
 
 # What a configuration may say without giving LiteLLM a part in a message.
 _SECTIONS = frozenset(("model_list", "general_settings", "litellm_settings", "claude_oauth"))
@@ -54,30 +56,45 @@ _IDENTITY_HEADERS = frozenset((USER_HEADER, "x-litellm-api-key"))
 
 
 def direct_models(configuration: Mapping[str, Any]) -> frozenset[str]:
-    """The models of a config.yaml whose messages LiteLLM would only pass on; none where it has any part."""
-    general, settings = (configuration.get(name) or {} for name in ("general_settings", "litellm_settings"))
-    known = (
+    """The models of a config.yaml whose messages LiteLLM would only pass on; none where it has any part.
+
+    What has not the shape that LiteLLM expects is left to LiteLLM, which says so.
+    """
+    general, settings = (
+        _mapping(configuration.get(part)) for part in ("general_settings", "litellm_settings")
+    )
+    models = configuration.get("model_list")
+    if not (
         configuration.keys() <= _SECTIONS
         and general.keys() <= _GENERAL
+        and general.get("custom_auth") in (None, AUTHENTICATOR)
         and settings.keys() <= _LITELLM
         and settings.get("callbacks") == [HOOK]
-    )
-    models = configuration.get("model_list") or []
-    names = Counter(model.get("model_name") for model in models)
+        and isinstance(models, list)
+    ):
+        return frozenset()
+    names = Counter(str(_mapping(model).get("model_name")) for model in models)
     return frozenset(
         model["model_name"]
         for model in models
-        if known and names[model.get("model_name")] == 1 and _is_simple(model)
+        if isinstance(model, dict) and _is_simple(model) and names[model["model_name"]] == 1
     )
 
 
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
 def _is_simple(model: Mapping[str, Any]) -> bool:
-    params, info = model.get("litellm_params") or {}, model.get("model_info") or {}
+    name, params, info = (model.get(part) for part in ("model_name", "litellm_params", "model_info"))
     return (
-        is_marked(model)
+        isinstance(name, str)
+        and isinstance(params, dict)
+        and isinstance(info, dict | None)
+        and is_marked(model)
         and params.keys() <= _PARAMS
-        and info.keys() <= _INFO
-        and not any("*" in str(name) for name in (model.get("model_name"), params.get("model")))
+        and (info or {}).keys() <= _INFO
+        and "*" not in name + str(params.get("model"))
     )
 
 

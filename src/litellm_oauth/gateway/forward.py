@@ -1,15 +1,13 @@
-"""Requests that go to the API as they are, with the caller's own token: token counts and the pass-through.
+"""Requests that go to the API as they are, with the caller's own token: messages, token counts, pass-through.
 
-LiteLLM has no hook on these routes: it would send them with a key of its own, or count by itself. They are
-answered here where the model is one that the operator marked ``api_key: oauth``; all others are LiteLLM's.
-Knows no LiteLLM: ``anthropic_routes`` says which deployment is meant.
+Knows no LiteLLM: ``anthropic_routes`` says which requests these are, and which deployment is meant.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -19,13 +17,12 @@ from fastapi import Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from .. import messages
-from ..errors import InvalidInput, LitellmOAuthError, NotLoggedIn, ProviderUnavailable, TokenRefused
-from ..service import TokenService
+from ..errors import InvalidInput, LitellmOAuthError, ProviderUnavailable, TokenRefused
 from ..tokens import AccessToken
 from .answers import ErrorAnswer, chat_answer_for
 from .bearer import CLAUDE_PREFIX
 from .headers import for_the_api
+from .runtime import ApiKey, Runtime
 
 _log = logging.getLogger(__name__)
 # A model may think for long before it says a word; a host that cannot be reached says so at once.
@@ -36,6 +33,9 @@ OAUTH_BETA = "oauth-2025-04-20"
 _DEFAULTS = {"anthropic-version": "2023-06-01"}
 # Not packed, so that an event can be added to what breaks off.
 _ALWAYS = {"accept-encoding": "identity"}
+# Kinds of bodies that name no model.
+_FORMS = frozenset(("application/x-www-form-urlencoded", "multipart/form-data"))
+_BINARIES = frozenset(("application/x-protobuf", "application/protobuf"))
 # Where the API is, below its address. A token opens nothing else of the host.
 _API = "v1/"
 # LiteLLM takes gateway keys out of some queries.
@@ -57,16 +57,30 @@ class Body:
     @property
     def model(self) -> str | None:
         """The model that it names."""
-        model = None if self.document is None else self.document.get("model")
-        return model if isinstance(model, str) and model else None
+        return None if self.document is None else _name(self.document.get("model"))
+
+    @property
+    def models(self) -> frozenset[str]:
+        """All models that it names: its own, and those of the requests of a batch."""
+        requests = None if self.document is None else self.document.get("requests")
+        params = (
+            (one.get("params") for one in requests if isinstance(one, dict))
+            if isinstance(requests, list)
+            else ()
+        )
+        names = [self.model, *(_name(one.get("model")) for one in params if isinstance(one, dict))]
+        return frozenset(name for name in names if name is not None)
 
     def named(self, model: str | None) -> bytes:
-        """The body with the API's own name of the model; untouched where it has that already.
+        """The body with the API's own name of the model; the bytes that came where it has that already.
 
-        Raises InvalidInput for numbers that JSON has no form for.
+        Raises InvalidInput for a number or a character that JSON in UTF-8 has no form for.
         """
-        if model is None or self.document is None or self.model in (None, model):
+        if model is None or self.document is None or self.model is None:
             return self.content
+        if self.model == model and self.content.count(b'"model"') == 1 and b"\\u00" not in self.content:
+            return self.content
+        # Also where the name may stand twice: each reader would take another one.
         try:
             text = json.dumps({**self.document, "model": model}, ensure_ascii=False, allow_nan=False)
             return text.encode()
@@ -74,29 +88,39 @@ class Body:
             raise InvalidInput("The body holds a number or a character that cannot be sent on.") from None
 
 
+def _name(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
 def parse_body(content: bytes, content_type: str) -> Body:
-    """Raises InvalidInput for JSON that is no object, or is not UTF-8: nobody else could read it."""
-    if not content or "json" not in (content_type or "json").lower():
+    """The body as LiteLLM's check of the key reads it, so that both see the same model.
+
+    Raises InvalidInput for JSON that is no object, or is not UTF-8: nobody else could read it.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if not content or kind in _FORMS:
         return Body(content)
     try:
         document = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError):
         document = None
-    if not isinstance(document, dict):
-        raise InvalidInput("The body is not a JSON object in UTF-8.")
-    return Body(content, document)
+    if isinstance(document, dict):
+        return Body(content, document)
+    if kind in _BINARIES:
+        return Body(content)
+    raise InvalidInput("The body is not a JSON object in UTF-8.")
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
     """Where a request goes: the API's address, and its name of the model (None: none is named).
 
-    ``fallback_key`` gives the operator's API key for who never logged in, or None.
+    ``fallback``: what clients call the model whose API key stands in for users without a login; None: none.
     """
 
     base: str
     model: str | None = None
-    fallback_key: Callable[[], str | None] = field(default=lambda: None, repr=False)
+    fallback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,18 +134,16 @@ class _Call:
 
 
 class Forwarder:
-    """Sends requests on. ``public_url`` is where people reach the gateway, for the hint how to log in."""
+    """Sends requests on."""
 
-    def __init__(self, service: TokenService, client: httpx.AsyncClient, public_url: str) -> None:
-        self._service = service
+    def __init__(self, runtime: Runtime, client: httpx.AsyncClient) -> None:
+        self._runtime = runtime
         self._client = client
-        self._public_url = public_url
 
     async def send(self, request: Request, path: str, body: Body, upstream: Upstream, user: str) -> Response:
         """The API's answer to the request, with this user's token.
 
-        After a 401 the token is replaced, and the request sent once more. Where the user never logged in, it
-        goes with the upstream's ``fallback_key``, if it has one.
+        After a 401 the token is replaced, and the request sent once more.
         """
         try:
             call = _Call(
@@ -132,29 +154,28 @@ class Forwarder:
             )
             answer = await self._answer(call, upstream, user)
         except LitellmOAuthError as error:
-            return error_response(chat_answer_for(error, user=user, public_url=self._public_url))
+            return error_response(
+                chat_answer_for(error, user=user, public_url=self._runtime.settings.public_url)
+            )
         return _Forwarded(answer)
 
     async def _answer(self, call: _Call, upstream: Upstream, user: str) -> httpx.Response:
-        try:
-            token = await self._service.access_token(user)
-        except NotLoggedIn:
-            if (key := upstream.fallback_key()) is None:
-                raise
-            return await self._sent(call, {"x-api-key": key})
+        token = await self._runtime.credential(user, upstream.fallback)
+        if isinstance(token, ApiKey):
+            return await self._sent(call, {"x-api-key": token.value})
         answer = await self._sent(call, _bearer(token, call.headers))
         if answer.status_code != httpx.codes.UNAUTHORIZED:
             return answer
         await answer.aclose()
-        token = await self._service.replace_rejected(user, token.generation)
+        service = self._runtime.service
+        token = await service.replace_rejected(user, token.generation)
         answer = await self._sent(call, _bearer(token, call.headers))
         if answer.status_code != httpx.codes.UNAUTHORIZED:
             return answer
         await answer.aclose()
-        # Said to the service, which spends no further refresh token on it. Where somebody else has replaced
-        # this one as well, the next request has a better chance.
-        await self._service.replace_rejected(user, token.generation)
-        raise TokenRefused(messages.token_refused(user), retry_after=0)
+        # The service is told, so that it spends no further refresh token on this.
+        await service.replace_rejected(user, token.generation)
+        raise TokenRefused("The API refused two tokens of this user, one after the other.", retry_after=0)
 
     async def _sent(self, call: _Call, credentials: Mapping[str, str]) -> httpx.Response:
         # As they came: HTTP knows bytes, and Starlette reads them as Latin-1.
@@ -212,6 +233,9 @@ def _url(base: str, path: str, query: str) -> httpx.URL:
         raise InvalidInput("The path holds . or .. or a backslash; write it without.")
     if not plain.startswith(_API) or not path.startswith(_API):
         raise InvalidInput(f"The path is none of the API's: it begins with {_API}.")
+    if "oauth" in segments_of(plain.lower()):
+        # What an authorization server refuses says nothing about the token that came along.
+        raise InvalidInput("The path is none of the API's: logins are made at /auth/claude/oauth.")
     kept = "&".join(pair for pair in query.split("&") if not _is_credential(pair))
     root = httpx.URL(base)
     target = f"{root.raw_path.decode().rstrip('/')}/{path}"
@@ -219,6 +243,11 @@ def _url(base: str, path: str, query: str) -> httpx.URL:
         return root.copy_with(raw_path=f"{target}?{kept}".encode() if kept else target.encode())
     except (httpx.InvalidURL, ValueError):
         raise InvalidInput("The path or the query is too long, or holds what no URL can hold.") from None
+
+
+def segments_of(path: str) -> list[str]:
+    """The parts of a path, as a server may read them that is lenient about slashes."""
+    return [part for part in unquote(path).split("/") if part]
 
 
 def _is_credential(pair: str) -> bool:

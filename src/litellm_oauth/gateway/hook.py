@@ -16,14 +16,14 @@ import litellm
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 
-from ..errors import LitellmOAuthError, NotLoggedIn
+from ..errors import LitellmOAuthError
 from .acting import acting_for
 from .answers import ErrorAnswer, UnknownKeyError, chat_answer_for
 from .bearer import as_api_key
 from .deployments import ANTHROPIC, Deployment, Destination, destination_of, is_marked
 from .headers import for_the_api
 from .identity import DEFAULT_USER, USER_HEADER, caller_of, named_in_header
-from .runtime import Runtime, RuntimeSlot
+from .runtime import ApiKey, Runtime, RuntimeSlot
 
 _log = logging.getLogger(__name__)
 
@@ -176,16 +176,13 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
         runtime: Runtime,
         earlier: _Attempt | None,
     ) -> str:
-        """The caller's token; where they never logged in, the model's own key, if it has one for them."""
+        """The caller's token, or the API key that stands in for it."""
         call_id = kwargs.get("litellm_call_id")
         if earlier is not None and earlier.call_id == call_id and earlier.failure is not None:
             raise earlier.failure
-        try:
-            token = await runtime.service.access_token(user)
-        except NotLoggedIn:
-            if (key := runtime.fallback_key(destination.model, user)) is None:
-                raise
-            return key
+        token = await runtime.credential(user, destination.model)
+        if isinstance(token, ApiKey):
+            return token.value
         api_key = as_api_key(token.value)
         _attempt.set(_Attempt(call_id, api_key, user, token.generation))
         return api_key

@@ -1,4 +1,4 @@
-"""What start-up makes and the hook uses: the settings and the service of this worker process."""
+"""What start-up makes and requests use: the settings and the service of this worker process."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..errors import SettingsError, StorageUnavailable
+from ..errors import NotLoggedIn, SettingsError, StorageUnavailable
 from ..service import TokenService
 from ..settings import Settings
+from ..tokens import AccessToken
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key of the operator's, for a user who is not logged in."""
+
+    value: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,25 +29,28 @@ class Runtime:
     service: TokenService
     environ: Mapping[str, str] = field(repr=False)
 
-    def fallback_key(self, model: str, user: str) -> str | None:
-        """The operator's API key for a user who never logged in; None where this model has none for them."""
-        name = self.settings.fallback_to_api_key.get(model)
-        if name is None:
-            return None
-        _log.info("%s is not logged in; %s is called with the API key %s", user, model, name)
-        return self.environ[name]
+    async def credential(self, user: str, model: str | None) -> AccessToken | ApiKey:
+        """What a user's request goes out with: their token; the model's key only where they have no login.
+
+        A dead login and every fault are errors, never a reason for the key. ``model``: what clients call it;
+        None where no key may be used. Raises what ``TokenService.access_token`` raises.
+        """
+        try:
+            return await self.service.access_token(user)
+        except NotLoggedIn:
+            name = None if model is None else self.settings.fallback_to_api_key.get(model)
+            if name is None:
+                raise
+            _log.debug("%s is not logged in; %s is called with the API key %s", user, model, name)
+            return ApiKey(self.environ[name])
 
     def demand_keys(self) -> None:
         """Raises SettingsError where a key that ``fallback_to_api_key`` names is not in the environment."""
         names = sorted(set(self.settings.fallback_to_api_key.values()))
         missing = [name for name in names if not self.environ.get(name)]
         if missing:
-            raise SettingsError(
-                [
-                    f"claude_oauth.fallback_to_api_key: {name} is not set; give it the API key"
-                    for name in missing
-                ]
-            )
+            setting = "claude_oauth.fallback_to_api_key"
+            raise SettingsError([f"{setting}: {name} is not set; give it the API key" for name in missing])
 
 
 class RuntimeSlot:

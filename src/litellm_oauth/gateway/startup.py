@@ -49,10 +49,8 @@ _background: set[asyncio.Task[None]] = set()
 
 async def start() -> None:
     """Open the service, mount the routes before LiteLLM's, start the background refresh."""
-    collect_later()
-    remember_comparisons()
-    _mount(busy_routes(proxy_server.router, response_router, anthropic_router, health_router))
     write_to_log()
+    _make_haste()
     try:
         settings = load_settings()
         if settings.master_key:
@@ -70,10 +68,11 @@ async def start() -> None:
     retry_at_once(oauth_hook.waits_for_nothing)
     oauth_hook.runtime.fill(runtime)
     client = http_client(timeout=TIMEOUT, limits=LIMITS)
-    forwarder = Forwarder(service, client, settings.public_url)
+    forwarder = Forwarder(runtime, client)
     look_at_marked_models(Health(client, oauth_hook.provider_of, settings.allowed_api_bases))
     _mount(build_router(lambda: service, _authenticator(settings), settings))
     direct = direct_models(load_document()) if settings.direct_messages else frozenset()
+    _log.info("messages go past LiteLLM's router for: %s", ", ".join(sorted(direct)) or "no model")
     _mount(AnthropicRoutes(runtime, forwarder, oauth_hook, direct).router())
     _log.info("the OAuth module is ready; logins for %s", settings.provider.issuer)
     # Also without auto_refresh: old logins are forgotten there.
@@ -81,6 +80,16 @@ async def start() -> None:
     _background.add(task)
     task.add_done_callback(_report)
     _close_at_the_end(service, client, task)
+
+
+def _make_haste() -> None:
+    """What LiteLLM can do without; where it has changed in that, requests take longer, and are answered."""
+    collect_later()
+    try:
+        remember_comparisons()
+        _mount(busy_routes(proxy_server.router, response_router, anthropic_router, health_router))
+    except AttributeError as error:
+        _log.warning("LiteLLM is not as it was, so requests take longer: %s", error)
 
 
 def _close_at_the_end(

@@ -85,7 +85,8 @@ class Tiers:
             raise kept
         if isinstance(found, StorageUnavailable):
             stand_in = kept or self._of_environment(user)
-            if stand_in is None:
+            if stand_in is None or stand_in.status is RowStatus.LOGGED_OUT:
+                # Who logged out here may have logged in elsewhere since.
                 raise found
             return stand_in
         if isinstance(found, BaseException):
