@@ -38,8 +38,9 @@ def test_a_fallback_reaches_the_module_and_not_litellm() -> None:
 
 def test_a_private_ca_is_mounted_and_trusted() -> None:
     service = rendered({"litellm_oauth_ca_file": "/etc/ssl/certs/ca-certificates.crt"}).service
-    (mount,) = (m for m in service["mounts"] if m and m["target"] == service["environment"]["SSL_CERT_FILE"])
-    assert (mount["source"], mount["read_only"]) == ("/etc/ssl/certs/ca-certificates.crt", True)
+    target = service["environment"]["SSL_CERT_FILE"]
+    source = "/etc/ssl/certs/ca-certificates.crt"
+    assert [{"type": "bind", "source": source, "target": target, "read_only": True}] in service["mounts"]
 
 
 def test_all_models_of_the_kit_that_take_tokens_can_be_direct() -> None:

@@ -17,13 +17,13 @@ from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
 from litellm.proxy.pass_through_endpoints.llm_passthrough_endpoints import anthropic_proxy_route
 
 from ..errors import InvalidInput, LitellmOAuthError
-from .acting import acting_for
+from .acting import user_behind
 from .answers import ErrorAnswer, answer_for
 from .deployments import Deployment, address_of, base_of, is_marked, named_upstream
 from .direct import is_plain
 from .forward import Body, Forwarder, Upstream, error_response, parse_body, segments_of
 from .hook import OAuthHook
-from .identity import USER_HEADER, caller_of, named_in_header
+from .identity import USER_HEADER
 from .runtime import Runtime
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -134,14 +134,10 @@ class AnthropicRoutes:
         self, request: Request, holder: UserAPIKeyAuth, path: str, deployment: Deployment, body: Body
     ) -> Response:
         try:
-            settings = self._runtime.settings
-            caller = caller_of(holder, shared_default=settings.shared_default)
             origin = request.client.host if request.client else "unknown"
-            named = named_in_header(request.headers.getlist(USER_HEADER))
-            user = await acting_for(lambda: self._runtime.service, caller, origin, named)
-            base = address_of(
-                deployment["litellm_params"], self._hook.provider_of, lambda: settings.allowed_api_bases
-            )
+            user = await user_behind(holder, request.headers.getlist(USER_HEADER), origin, self._runtime)
+            allowed = self._runtime.settings.allowed_api_bases
+            base = address_of(deployment["litellm_params"], self._hook.provider_of, allowed)
         except LitellmOAuthError as error:
             return error_response(answer_for(error))
         if body.model is None:

@@ -63,8 +63,8 @@ def destination_of(
     """Where this call may carry a token to, or None where the call wants none.
 
     ``kwargs`` is what LiteLLM is about to send; ``allowed_api_bases`` is asked only where a token is wanted.
-    Raises InvalidInput where a client sent credentials or an
-    address of its own, Forbidden where the operator's deployment leads elsewhere than tokens may go.
+    Raises InvalidInput where a client sent credentials or an address of its own, Forbidden where the
+    operator's deployment leads elsewhere than tokens may go.
     """
     info = kwargs.get("model_info") or {}
     identifier = info.get("id")
@@ -92,7 +92,7 @@ def base_of(configured: Mapping[str, Any]) -> str:
 def address_of(
     configured: Mapping[str, Any],
     provider_of: ProviderOf,
-    allowed_api_bases: Callable[[], Iterable[str]],
+    allowed_api_bases: Iterable[str],
 ) -> str:
     """Where the deployment with these ``litellm_params`` leads.
 
@@ -104,7 +104,7 @@ def address_of(
             "Ask the operator to correct the model."
         )
     base = base_of(configured)
-    if base not in {allowed.rstrip("/") for allowed in allowed_api_bases()}:
+    if base not in {allowed.rstrip("/") for allowed in allowed_api_bases}:
         raise Forbidden(
             "This model's address is not in allowed_api_bases, so no token is sent there. "
             "Ask the operator to correct the model or to allow the address."
@@ -124,7 +124,7 @@ def _checked(
     provider_of: ProviderOf,
     allowed_api_bases: Callable[[], Iterable[str]],
 ) -> str:
-    base = address_of(configured, provider_of, allowed_api_bases)
+    base = address_of(configured, provider_of, allowed_api_bases())
     if kwargs.get("custom_llm_provider") not in (None, "", ANTHROPIC) or any(
         kwargs.get(n) for n in _OTHER_WAYS
     ):

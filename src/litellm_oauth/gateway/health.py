@@ -35,7 +35,7 @@ class Health:
     async def of(self, deployment: Deployment) -> dict[str, str]:
         """Nothing where a call of this model has somewhere to go; else ``error``: what is wrong."""
         try:
-            base = address_of(deployment["litellm_params"], self._provider_of, lambda: self._allowed)
+            base = address_of(deployment["litellm_params"], self._provider_of, self._allowed)
         except Forbidden as error:
             return {"error": error.message}
         task = self._running.get(base)

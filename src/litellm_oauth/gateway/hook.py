@@ -17,19 +17,18 @@ from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 
 from ..errors import LitellmOAuthError
-from .acting import acting_for
+from .acting import user_behind
 from .answers import ErrorAnswer, UnknownKeyError, chat_answer_for
 from .bearer import as_api_key
 from .deployments import ANTHROPIC, Deployment, Destination, destination_of, is_marked
-from .headers import for_the_api
-from .identity import DEFAULT_USER, USER_HEADER, caller_of, named_in_header
+from .headers import choose_headers, values_of
+from .identity import DEFAULT_USER, USER_HEADER
 from .runtime import ApiKey, Runtime, RuntimeSlot
 
 _log = logging.getLogger(__name__)
 
 # Where LiteLLM puts what it knows of the caller: `metadata` for chat, `litellm_metadata` for others.
 _METADATA = ("litellm_metadata", "metadata")
-_HEADERS = ("headers", "extra_headers")
 # After a 401 the token has been replaced. A 429 is about the user's account: asking again makes it worse, and
 # the client knows from Retry-After when to.
 _RETRIES = {"AuthenticationErrorRetries": 1, "RateLimitErrorRetries": 0}
@@ -117,7 +116,7 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
         swapped.pop("base_url", None)
         swapped["caching"] = False
         swapped["cache"] = {"no-cache": True, "no-store": True}
-        _choose_headers(swapped, destination.params)
+        choose_headers(swapped, destination.params)
         return swapped
 
     async def async_post_call_failure_deployment_hook(
@@ -197,7 +196,7 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
         if deployment is None or self.provider_of(deployment["litellm_params"]) != ANTHROPIC:
             return None
         kept = dict(kwargs)
-        _choose_headers(kept, deployment["litellm_params"])
+        choose_headers(kept, deployment["litellm_params"])
         return kept
 
     def provider_of(self, params: Mapping[str, Any]) -> str | None:
@@ -240,18 +239,10 @@ async def _user_of(kwargs: Mapping[str, Any], runtime: Runtime) -> str:
             continue
         holder = metadata.get("user_api_key_auth")
         if isinstance(holder, UserAPIKeyAuth):
-            caller = caller_of(holder, shared_default=runtime.settings.shared_default)
-            named = named_in_header(_header(metadata.get("headers"), USER_HEADER))
+            named = values_of(metadata.get("headers"), USER_HEADER)
             origin = str(metadata.get("requester_ip_address") or "unknown")
-            return await acting_for(lambda: runtime.service, caller, origin, named)
+            return await user_behind(holder, named, origin, runtime)
     raise UnknownKeyError("Nobody stands behind this request, so no login can be used. Send a gateway key.")
-
-
-def _header(headers: object, name: str) -> list[str]:
-    """All values of a header, whatever its case."""
-    if not isinstance(headers, Mapping):
-        return []
-    return [str(value) for key, value in headers.items() if str(key).lower() == name]
 
 
 def _spare_others(kwargs: dict[str, Any]) -> None:
@@ -262,26 +253,6 @@ def _spare_others(kwargs: dict[str, Any]) -> None:
     info = kwargs.get("model_info")
     if isinstance(info, dict):
         info["cooldown_time"] = 0
-
-
-def _choose_headers(kwargs: dict[str, Any], params: Mapping[str, Any]) -> None:
-    """Of a client's headers those travel that the API has a use for; of the operator's (``params``), all."""
-    for name in _HEADERS:
-        chosen = for_the_api(kwargs.get(name))
-        own = params.get(name)
-        if chosen is not None or isinstance(own, Mapping):
-            kwargs[name] = {**(chosen or {}), **(own if isinstance(own, Mapping) else {})}
-    scoped = kwargs.get("provider_specific_header")
-    if isinstance(scoped, Mapping):
-        kwargs["provider_specific_header"] = _chosen_scope(scoped)
-    elif isinstance(scoped, list):
-        kwargs["provider_specific_header"] = [_chosen_scope(one) for one in scoped]
-
-
-def _chosen_scope(scope: Any) -> Any:
-    if not isinstance(scope, Mapping):
-        return scope
-    return {**scope, "extra_headers": for_the_api(scope.get("extra_headers")) or {}}
 
 
 oauth_hook = OAuthHook()
