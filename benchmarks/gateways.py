@@ -76,8 +76,12 @@ class Bench:
             docker("rm", "--force", "--volumes", container)
 
     @contextmanager
-    def with_tokens(self, workers: int, **section: object) -> Iterator[Target]:
-        """Our gateway, each request with the token of one of many users, asked with their own keys."""
+    def with_tokens(self, workers: int, name: str = "tokens", **section: object) -> Iterator[Target]:
+        """Our gateway, each request with the token of one of many users, asked with their own keys.
+
+        ``section``: more of ``claude_oauth``.
+        """
+        name = f"{name}-{workers}"
         keys = {f"user-{number}": f"sk-obviously-fake-{number}" for number in range(USERS)}
         self.file("encryption_key", "0123456789abcdef" * 4)
         self.file(
@@ -100,13 +104,13 @@ class Bench:
             **section,
         }
         with self.running(
-            f"tokens-{workers}",
+            name,
             config,
             image("gateway"),
             "--run_granian",
             NUM_WORKERS=str(workers),
             LITELLM_MASTER_KEY=MASTER_KEY,
-            LITELLM_OAUTH_CONFIG=f"/bench/tokens-{workers}.yaml",
+            LITELLM_OAUTH_CONFIG=f"/bench/{name}.yaml",
             LITELLM_OAUTH_DATABASE_URL=self.database,
             LITELLM_OAUTH_USER_KEYS_FILE="/bench/user_keys",
             CLAUDE_TOKEN_ENCRYPTION_KEY_FILE="/bench/encryption_key",  # noqa: S106 -- where it is

@@ -26,7 +26,6 @@ asyncio.run(main())
 RETRY = """
 import asyncio, http.server, json, threading
 from dataclasses import dataclass
-from types import SimpleNamespace
 import litellm
 from litellm import Router, router as routing
 from litellm.proxy import proxy_server
@@ -35,6 +34,8 @@ from litellm_oauth.errors import CoolingDown
 from litellm_oauth.gateway.bearer import send_as_bearer
 from litellm_oauth.gateway.hook import oauth_hook
 from litellm_oauth.gateway.retry import retry_at_once
+from litellm_oauth.gateway.runtime import Runtime
+from litellm_oauth.settings import parse_settings
 from litellm_oauth.tokens import AccessToken
 
 answers, slept = [], []
@@ -67,9 +68,8 @@ class Service:
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Api)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 base = f"http://127.0.0.1:{server.server_port}"
-settings = SimpleNamespace(
-    allowed_api_bases=(base,), public_url="", shared_default=True, fallback_to_api_key={})
-oauth_hook.runtime.fill(SimpleNamespace(settings=settings, service=Service()))
+section = {"sandbox": True, "enabled": False, "allowed_api_bases": [base]}
+oauth_hook.runtime.fill(Runtime(parse_settings(section, {}), Service(), {}))
 litellm.callbacks = [oauth_hook]
 send_as_bearer()
 retry_at_once(oauth_hook.waits_for_nothing)

@@ -31,6 +31,7 @@ def mixed(stack: Stack) -> Iterator[httpx.Client]:
         {"model_name": "claude-*", "litellm_params": {**like, "model": "anthropic/claude-*"}},
         {"model_name": "moving", "litellm_params": {**like}},
     ]
+    document["claude_oauth"]["direct_messages"] = False
     document["claude_oauth"]["fallback_to_api_key"] = dict.fromkeys(
         ("moving", "claude-*"), f"os.environ/{KEY}"
     )
@@ -124,6 +125,24 @@ def test_who_has_logged_in_goes_with_their_own_token(
         assert answer.status_code == 200, answer.text
     seen = sandbox.get("/control/requests", params={"account": account}).json()
     assert len(seen) == 3
+
+
+def test_messages_go_through_litellm_where_that_is_asked_for(mixed: httpx.Client, account: str) -> None:
+    answer = mixed.post("/v1/messages", json=body("moving"))
+    assert (answer.status_code, "x-litellm-call-id" in answer.headers) == (200, True)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_a_dead_login_does_not_fall_back_to_the_key(
+    mixed: httpx.Client, sandbox: httpx.Client, account: str, path: str
+) -> None:
+    sandbox.post("/control/revoke", json={"account": account}).raise_for_status()
+    before = len(sandbox.get("/control/requests").json())
+    answer = mixed.post(path, json=body("moving"))
+    assert answer.status_code == 401, answer.text
+    assert f"no longer accepts the login of {USER}" in answer.text
+    seen = sandbox.get("/control/requests").json()[before:]
+    assert not any(one["has_x_api_key"] for one in seen)
 
 
 @pytest.mark.parametrize("path", ["/anthropic/v1/files", "/anthropic/v1/organizations/api_keys"])

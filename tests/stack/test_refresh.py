@@ -88,3 +88,22 @@ def test_the_log_tells_of_login_refresh_and_logout_and_shows_no_token(
     ):
         assert f"litellm_oauth INFO: {said}" in log
     assert "sk-ant-" not in log
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+def test_a_429_of_the_api_is_the_client_s_to_wait_for(
+    gateway: httpx.Client, sandbox: httpx.Client, path: str
+) -> None:
+    """Asked again at once, the API would count that as well."""
+    user = "limited"
+    account = log_in(gateway, user)["account"]["account"]["email_address"].split("@")[0]
+    fault = {"endpoint": "messages", "kind": "status", "status": 429, "account": account, "times": None}
+    sandbox.post("/control/faults", json=fault).raise_for_status()
+    body = {"model": "claude-haiku", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 9}
+    try:
+        answer = gateway.post(path, json=body, headers={"x-litellm-oauth-user": user})
+    finally:
+        sandbox.delete("/control/faults").raise_for_status()
+    assert answer.status_code == 429, answer.text
+    assert len(sandbox.get("/control/requests", params={"account": account}).json()) == 1
+    log_out(gateway, user)

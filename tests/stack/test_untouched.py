@@ -92,6 +92,8 @@ def test_a_message_arrives_as_it_was_sent(
 ) -> None:
     answer = client.post(path, json={**BODY, "stream": stream, **routed})
     assert answer.status_code == 200, answer.text
+    # LiteLLM says so of what it has had in hand.
+    assert ("x-litellm-call-id" in answer.headers) == bool(routed)
     seen = last(sandbox, account)
     for name in ("system", "messages", "tools", "tool_choice", "temperature", "stop_sequences"):
         assert seen[name] == fingerprint(BODY[name]), name

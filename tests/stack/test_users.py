@@ -114,7 +114,7 @@ def test_a_user_cannot_act_for_another(
     # One line a minute from each process, however often somebody tries.
     noted = stack.sql(
         'SELECT DISTINCT actor, user_id, outcome FROM "LiteLLM_ClaudeOAuthAudit" '
-        "WHERE action = 'act_for' AND actor LIKE 'key-user-%'"
+        "WHERE action = 'act_for' AND user_id = 'key-user-1'"
     )
     assert noted == f"{BOB}|{ALICE}|forbidden"
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from litellm.proxy import proxy_server
-from litellm.proxy._types import UserAPIKeyAuth
+from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 from litellm.proxy.anthropic_endpoints.endpoints import anthropic_response, count_tokens
 from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
 from litellm.proxy.pass_through_endpoints.llm_passthrough_endpoints import anthropic_proxy_route
@@ -38,21 +38,19 @@ _ASKING = (["v1", "messages"], ["v1", "complete"])
 _SHOWN = 100
 
 
-async def _read(request: Request) -> Body | ErrorAnswer:
-    """The body, before LiteLLM's check of the key reads it: a form could be read once only.
-
-    What is wrong with it is told to callers with a key alone.
-    """
+async def _read(request: Request) -> Body:
+    """The body, before LiteLLM's check of the key reads it: a form could be read once only."""
     content = await request.body()
     if content and request.headers.get("content-encoding", "identity").lower() != "identity":
-        return ErrorAnswer(415, "The body is compressed. Send it as it is.", "invalid_input")
+        raise ProxyException("The body is compressed. Send it as it is.", "invalid_request_error", None, 415)
     try:
         return parse_body(content, request.headers.get("content-type", ""))
     except InvalidInput as error:
-        return answer_for(error)
+        # LiteLLM's check reads the body before the key, too, and would answer so itself.
+        raise ProxyException(error.message, "invalid_request_error", None, 400) from None
 
 
-_Body = Annotated[Body | ErrorAnswer, Depends(_read)]
+_Body = Annotated[Body, Depends(_read)]
 # LiteLLM checks the key, its budget and the model before a route is entered.
 _Holder = Annotated[UserAPIKeyAuth, Depends(user_api_key_auth)]
 
@@ -83,8 +81,6 @@ class AnthropicRoutes:
         self, request: Request, fastapi_response: Response, body: _Body, holder: _Holder
     ) -> Any:
         """A message: to the API as it came, or through LiteLLM's router."""
-        if isinstance(body, ErrorAnswer):
-            return error_response(body)
         if (
             body.model in self._direct
             and not _has_database()
@@ -96,8 +92,6 @@ class AnthropicRoutes:
 
     async def count_tokens(self, request: Request, body: _Body, holder: _Holder) -> Any:
         """The API's own count of a request's tokens, which costs nothing."""
-        if isinstance(body, ErrorAnswer):
-            return error_response(body)
         deployment = None if body.model is None else _deployment_of(body.model)
         if deployment is None:
             return await count_tokens(request, holder)
@@ -107,8 +101,6 @@ class AnthropicRoutes:
         self, request: Request, endpoint: str, fastapi_response: Response, body: _Body, holder: _Holder
     ) -> Any:
         """Any other call of the API. One that names no model goes where all models are, if to one place."""
-        if isinstance(body, ErrorAnswer):
-            return error_response(body)
         path = _path_below(request)
         if not body.models and segments_of(path)[:2] in _ASKING and request.method == "POST":
             return error_response(

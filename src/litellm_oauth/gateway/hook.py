@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 
 # Where LiteLLM puts what it knows of the caller: `metadata` for chat, `litellm_metadata` for others.
 _METADATA = ("litellm_metadata", "metadata")
+# Calls whose end has not been told yet; a stream that a client leaves may have none.
+_FAILED = 1000
 # After a 401 the token has been replaced. A 429 is about the user's account: asking again makes it worse, and
 # the client knows from Retry-After when to.
 _RETRIES = {"AuthenticationErrorRetries": 1, "RateLimitErrorRetries": 0}
@@ -72,6 +74,8 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
     def __init__(self) -> None:
         super().__init__()
         self.runtime = RuntimeSlot()
+        # LiteLLM tells of the end of a call in another task than of its attempts.
+        self._failed: dict[object, _Attempt] = {}
         self._providers: dict[tuple[Any, Any], str | None] = {}
 
     async def async_pre_call_hook(
@@ -136,6 +140,9 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
             await self.runtime.get().service.replace_rejected(attempt.user, attempt.generation)
         except LitellmOAuthError as error:
             attempt.failure = error
+            self._failed[attempt.call_id] = attempt
+            if len(self._failed) > _FAILED:
+                self._failed.pop(next(iter(self._failed)))
         # What we were given is a copy of the error, so it cannot hold this.
         attempt.settled = True
 
@@ -151,7 +158,7 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
             # The router has added a sentence about fallbacks, which are none of this error's business.
             original_exception.message = original_exception.answer.message
             return
-        attempt = _attempt.get()
+        attempt = self._failed.pop(request_data.get("litellm_call_id"), None)
         if isinstance(original_exception, litellm.AuthenticationError) and attempt and attempt.failure:
             public_url = self.runtime.get().settings.public_url
             answer = chat_answer_for(attempt.failure, user=attempt.user, public_url=public_url)
