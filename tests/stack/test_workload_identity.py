@@ -114,7 +114,7 @@ def neighbour(
     config.write_text(yaml.safe_dump(description.config))
     config.chmod(0o444)
     seen = stack.inspect("litellm")
-    (tokens,) = [m for m in description.service["mounts"] if isinstance(m, list)]
+    (tokens,) = [m for m in description.service["mounts"] if isinstance(m, list) and m]
     mounts = [
         Mount("/app/config.yaml", str(config), "bind", read_only=True),
         Mount("/run/secrets", str(secrets), "bind", read_only=True),
