@@ -322,7 +322,8 @@ class TokenService:
             entry = await self._reread(user, entry if serves else None)
             now = self._clock.now()
         if now < entry.token.expires_at:
-            entry.used_at = now
+            # Another reading may have put a new entry in the place of this one meanwhile.
+            self._entries.get(user, entry).used_at = now
             if now >= entry.due_at:
                 self._kick(user, entry, now)
             return entry.token
