@@ -114,6 +114,32 @@ for key in (as_api_key("of-a-company"), as_api_key("sk-ant-oat01-x"), "sk-ant-ap
 """
 
 
+# Without its packages LiteLLM imports the logger anew, and in vain, in every request.
+OPENTELEMETRY = "from litellm.integrations.otel.logger import fan_out_provider"
+
+BUSY = """
+from litellm.proxy import proxy_server
+from litellm.proxy.anthropic_endpoints.endpoints import router as anthropic
+from litellm.proxy.health_endpoints._health_endpoints import router as health
+from litellm.proxy.response_api_endpoints.endpoints import router as responses
+from litellm_oauth.gateway import speed
+
+found = speed.busy_routes(proxy_server.router, responses, anthropic, health).routes
+print(sorted(speed._BUSY - {route.path for route in found}))
+"""
+
+
+def test_nothing_that_every_request_imports_is_missing(stack: Stack) -> None:
+    result = stack.exec("litellm", "python", "-c", OPENTELEMETRY)
+    assert result.rc == 0, result.stderr
+
+
+def test_all_busy_routes_are_found_in_litellm(stack: Stack) -> None:
+    result = stack.exec("litellm", "python", "-c", BUSY)
+    assert result.rc == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
 def test_litellm_does_not_wait_where_there_is_nothing_to_wait_for(stack: Stack) -> None:
     result = stack.exec("litellm", "python", "-c", RETRY)
     assert result.rc == 0, result.stderr
