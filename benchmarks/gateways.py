@@ -103,14 +103,10 @@ class Bench:
             "login_lifetime": 0,
             **section,
         }
-        with self.running(
+        with self.ours(
             name,
             config,
-            image("gateway"),
-            "--run_granian",
-            NUM_WORKERS=str(workers),
-            LITELLM_MASTER_KEY=MASTER_KEY,
-            LITELLM_OAUTH_CONFIG=f"/bench/{name}.yaml",
+            workers,
             LITELLM_OAUTH_DATABASE_URL=self.database,
             LITELLM_OAUTH_USER_KEYS_FILE="/bench/user_keys",
             CLAUDE_TOKEN_ENCRYPTION_KEY_FILE="/bench/encryption_key",  # noqa: S106 -- where it is
@@ -124,14 +120,21 @@ class Bench:
         """The same gateway with a static API key, and the module switched off."""
         config = self.config("sk-ant-obviously-fake")
         config["claude_oauth"] = {"enabled": False}
+        with self.ours(f"key-{workers}", config, workers) as target:
+            yield target
+
+    @contextmanager
+    def ours(self, name: str, config: dict[str, Any], workers: int, **environment: str) -> Iterator[Target]:
+        """The kit's image as the kit starts it."""
         with self.running(
-            f"key-{workers}",
+            name,
             config,
             image("gateway"),
             "--run_granian",
             NUM_WORKERS=str(workers),
+            LITELLM_OAUTH_CONFIG=f"/bench/{name}.yaml",
             LITELLM_MASTER_KEY=MASTER_KEY,
-            LITELLM_OAUTH_CONFIG=f"/bench/key-{workers}.yaml",
+            **environment,
         ) as target:
             yield target
 

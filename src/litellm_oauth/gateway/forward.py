@@ -62,14 +62,12 @@ class Body:
     @property
     def models(self) -> frozenset[str]:
         """All models that it names: its own, and those of the requests of a batch."""
-        requests = None if self.document is None else self.document.get("requests")
-        params = (
-            (one.get("params") for one in requests if isinstance(one, dict))
-            if isinstance(requests, list)
-            else ()
-        )
-        names = [self.model, *(_name(one.get("model")) for one in params if isinstance(one, dict))]
-        return frozenset(name for name in names if name is not None)
+        document = self.document or {}
+        requests = document.get("requests")
+        batch = requests if isinstance(requests, list) else []
+        params = [one.get("params") for one in batch if isinstance(one, dict)]
+        asking = [document, *(one for one in params if isinstance(one, dict))]
+        return frozenset(name for one in asking if (name := _name(one.get("model"))) is not None)
 
     def named(self, model: str | None) -> bytes:
         """The body with the API's own name of the model; the bytes that came where it has that already.
