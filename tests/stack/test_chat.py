@@ -316,6 +316,29 @@ def test_a_model_that_nobody_configured_gets_no_token_through_the_pass_through(p
     assert len(person.seen()) == before
 
 
+@pytest.mark.parametrize(
+    ("path", "kind", "status"),
+    [
+        ("v1/messages", "text/plain", 404),
+        ("v1/messages", "application/x-protobuf", 404),
+        ("v1/messages", "application/x-www-form-urlencoded; a=json", 400),
+        ("v1//messages", "multipart/form-data; boundary=x", 400),
+        ("v1/complete", "application/x-www-form-urlencoded", 400),
+        ("v1/messages/batches", "application/json", 404),
+    ],
+)
+def test_no_model_hides_from_the_check(person: Person, path: str, kind: str, status: int) -> None:
+    """Neither behind a content type that is read otherwise elsewhere, nor in a batch."""
+    asked = {"model": "claude-nobody-configured", "messages": MESSAGES, "max_tokens": 9}
+    body = {"requests": [{"custom_id": "one", "params": asked}]} if path.endswith("batches") else asked
+    before = len(person.seen())
+    answer = person.gateway.post(
+        f"/anthropic/{path}", content=json.dumps(body), headers={**person.headers, "content-type": kind}
+    )
+    assert answer.status_code == status, answer.text
+    assert len(person.seen()) == before
+
+
 @pytest.mark.parametrize("path", ["/anthropic/v1/messages", "/v1/messages/count_tokens"])
 def test_who_is_not_logged_in_is_told_so_there_too(gateway: httpx.Client, path: str) -> None:
     body = {"model": "claude-haiku", "messages": MESSAGES, "max_tokens": 9}
