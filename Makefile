@@ -59,6 +59,10 @@ bench: $(VENV)/dev images ## the figures of benchmarks/README.md that need no de
 	@benchmarks/bulk 10000 50
 	@benchmarks/gateway
 
+.PHONY: migrations
+migrations: $(VENV)/dev ## write migrations/add_claude_oauth_tokens.sql anew from files/migrations
+	@python scripts/join_migrations.py
+
 .PHONY: lock
 lock: $(VENV)/dev ## resolve requirements/*.in anew, with hashes
 	@for file in requirements/control requirements/dev requirements/gateway requirements/gateway-build images/sandbox/requirements; do \

@@ -46,6 +46,7 @@ DO $$ DECLARE found name; BEGIN
     WHERE schemaname = 'claude_oauth' AND tablename <> 'schema_migrations'
   LOOP EXECUTE format('DELETE FROM claude_oauth.%I', found); END LOOP;
 END $$"""
+needs_psql = pytest.mark.skipif(shutil.which("psql") is None, reason="psql is not installed on this machine")
 _PROTECT_AUDIT = Path(__file__).resolve().parents[2] / "roles/postgres/files/protect_audit.sql"
 
 
@@ -155,6 +156,21 @@ class TestDatabase:
         rows = self.query(query, values)
         assert len(rows) == 1, rows
         return rows[0]
+
+    def psql(self, path: Path, *, superuser: bool = False) -> subprocess.CompletedProcess[str]:
+        """What ``psql -f`` does with the file, as the owner unless told otherwise."""
+        parameters = conninfo_to_dict(self.server.admin_dsn) if superuser else self.parameters
+        address = [
+            "-h",
+            str(parameters["host"]),
+            "-p",
+            str(parameters["port"]),
+            "-U",
+            str(parameters["user"]),
+        ]
+        command = ["psql", "--no-psqlrc", *address, "-d", self.name, "-v", "ON_ERROR_STOP=1", "-f", str(path)]
+        environment = {**os.environ, "PGPASSWORD": str(parameters["password"])}
+        return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
 
     @contextmanager
     def transaction(self) -> Iterator[psycopg.Connection[dict[str, Any]]]:

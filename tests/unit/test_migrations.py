@@ -5,13 +5,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from psycopg.conninfo import conninfo_to_dict
 
 from litellm_oauth.errors import StorageUnavailable
 from litellm_oauth.settings import DatabaseSettings
@@ -23,11 +19,10 @@ from litellm_oauth.stores.migrations import (
     migrations_folder,
     read_migrations,
 )
-from support.postgres import TOKENS, TestDatabase
+from support.postgres import TOKENS, TestDatabase, needs_psql
 
 ALL = read_migrations(migrations_folder())
 FILES = sorted(migrations_folder().glob("*.sql"))
-needs_psql = pytest.mark.skipif(shutil.which("psql") is None, reason="psql is not installed on this machine")
 
 
 async def test_each_file_is_applied_once_and_recorded_with_its_checksum(empty_database: TestDatabase) -> None:
@@ -70,26 +65,18 @@ def test_a_name_without_a_number_is_refused(tmp_path: Path) -> None:
         read_migrations(tmp_path)
 
 
-def _psql(database: TestDatabase, path: Path, *, superuser: bool = False) -> None:
-    parameters = conninfo_to_dict(database.server.admin_dsn) if superuser else database.parameters
-    environment = {**os.environ, "PGPASSWORD": str(parameters["password"])}
-    address = ["-h", str(parameters["host"]), "-p", str(parameters["port"]), "-U", str(parameters["user"])]
-    command = ["psql", *address, "-d", database.name, "-v", "ON_ERROR_STOP=1", "-qAt", "-f", str(path)]
-    subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-
-
 @needs_psql
 async def test_psql_runs_every_file_any_number_of_times_before_and_after_the_gateway(
     external_database: TestDatabase,
 ) -> None:
     for path in FILES * 2:
-        _psql(external_database, path)
+        external_database.psql(path).check_returncode()
     await migrate(external_database.parameters, ALL)
     external_database.query(
         f"INSERT INTO {TOKENS} (user_id, access_token_encrypted, expires_at) VALUES ('a', 'x', now())"
     )
     for path in FILES:
-        _psql(external_database, path)
+        external_database.psql(path).check_returncode()
     assert external_database.one(f"SELECT user_id FROM {TOKENS}") == {"user_id": "a"}
 
 
@@ -98,13 +85,13 @@ async def test_where_the_audit_is_not_the_gateways_a_superuser_runs_its_files_ag
     empty_database: TestDatabase,
 ) -> None:
     for path in FILES:
-        _psql(empty_database, path)
+        empty_database.psql(path).check_returncode()
     owners = "SELECT oid::regclass::text, relowner::regrole::text FROM pg_class ORDER BY 1"
     before = empty_database.query(owners)
     for path in FILES[1:]:
-        _psql(empty_database, path)
+        empty_database.psql(path).check_returncode()
     for path in FILES:
-        _psql(empty_database, path, superuser=True)
+        empty_database.psql(path, superuser=True).check_returncode()
     assert empty_database.query(owners) == before
 
 

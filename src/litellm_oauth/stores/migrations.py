@@ -16,7 +16,7 @@ from .database import describe
 # Any fixed number will do, as long as every process uses the same.
 LOCK = 0x6C6C6D5F6F617574
 _NAME = re.compile(r"\d{4}_[a-z0-9_]+\.sql")
-_TABLE = """
+TABLE = """
 CREATE SCHEMA IF NOT EXISTS claude_oauth;
 CREATE TABLE IF NOT EXISTS claude_oauth.schema_migrations (
   name       text PRIMARY KEY,
@@ -106,7 +106,7 @@ async def _applied(connection: psycopg.AsyncConnection[Any]) -> dict[str, str]:
     cursor = await connection.execute("SELECT to_regclass('claude_oauth.schema_migrations')")
     known = await cursor.fetchone()
     if known is None or known[0] is None:
-        await connection.execute(_TABLE)
+        await connection.execute(TABLE)
     cursor = await connection.execute("SELECT name, checksum FROM claude_oauth.schema_migrations")
     return dict(await cursor.fetchall())
 
