@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random as random_module
 import secrets
 import socket
 import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
 
 import httpx
 
@@ -20,11 +20,12 @@ from .changes import Changes
 from .cipher import Cipher
 from .clock import AuthorityClock
 from .disk import Disk
-from .errors import LitellmOAuthError, SettingsError, StorageUnavailable
+from .errors import SettingsError, StorageUnavailable
 from .http_client import http_client
 from .jobs import Jobs
 from .journal import Journal
 from .judgement import Rules
+from .key_check import IN_FILES, check_key
 from .login import LoginFlow
 from .pkce import RandomBytes
 from .provider import Provider
@@ -35,26 +36,21 @@ from .service import TokenService
 from .settings import Settings
 from .status import LoginAge
 from .stores import LoginStore, TokenCache, TokenStore
-from .stores.database import LIMITS, Database, Limits
 from .stores.documents import Documents
 from .stores.environment import EnvironmentTokens
 from .stores.file import FileTokens
 from .stores.file_logins import FileLogins
-from .stores.jobs import JobStore, PostgresJobs
-from .stores.listener import listen
-from .stores.logins import PostgresLogins
+from .stores.job_store import JobStore
 from .stores.memory import RECHECK, RECHECK_FILE, TokenMemory
 from .stores.memory_jobs import MemoryJobs
-from .stores.migrations import migrate, migrations_folder, read_migrations
-from .stores.postgres import PostgresTokens
 from .stores.redis import NoCache, RedisCache
 from .stores.tiers import Tiers
-from .tasks import end
 from .vault import Vault
 
+if TYPE_CHECKING:
+    from .stores.database import Limits
+
 _log = logging.getLogger(__name__)
-_IN_DATABASE = "the table claude_oauth.key_checks"
-_IN_FILES = "key_checks.json in claude_oauth.journal_dir"
 
 
 async def open_service(
@@ -66,7 +62,7 @@ async def open_service(
     random_bytes: RandomBytes = secrets.token_bytes,
     patience: float = 15.0,
     without_database: bool = False,
-    limits: Limits = LIMITS,
+    limits: Limits | None = None,
 ) -> TokenService:
     """Open the tiers, apply pending migrations, check the key, and start to listen for changes.
 
@@ -170,8 +166,6 @@ class _Tiers:
             settings.token_file, journal.folder, self._seal, authority=not settings.use_database
         )
         self._documents = documents
-        self._opening: asyncio.Task[None] | None = None
-        self._listening: asyncio.Task[None] | None = None
         self._files = FileTokens(
             documents,
             journal.folder,
@@ -186,30 +180,30 @@ class _Tiers:
         self._environment = None if given is None else EnvironmentTokens(given, self._seal, clock.now)
 
     async def open(
-        self, resources: AsyncExitStack, limits: Limits, patience: float, *, without_database: bool
+        self, resources: AsyncExitStack, limits: Limits | None, patience: float, *, without_database: bool
     ) -> tuple[TokenStore, LoginStore]:
         """The composed store and the pending logins. Raises as ``open_service`` does."""
         self._prepare_files()
         if self._settings.database is None or not self._settings.use_database:
-            await check_key(self._files, self._cipher, _IN_FILES)
+            await check_key(self._files, self._cipher, IN_FILES)
             return self._composed(self._files, None), FileLogins(self._files, self._clock.now)
-        database = Database(self._settings.database, limits=limits)
+        # The one part that needs the database driver, which an image for file mode does not have.
+        from .database_tier import DatabaseTier
+
+        database = DatabaseTier(
+            self._settings, self._cipher, self._clock, self._changes, self._files, limits=limits
+        )
         resources.push_async_callback(database.close)
-        resources.push_async_callback(self._close)
-        provider = self._settings.provider
-        tokens = PostgresTokens(database, provider.token_url, provider.client_id)
-        self.jobs = PostgresJobs(database)
+        self.jobs = database.jobs
         try:
-            await self._open_database(database, tokens, patience)
+            await database.open(patience)
         except StorageUnavailable as error:
             if not without_database:
                 raise
-            await check_key(self._files, self._cipher, _IN_FILES)
+            await check_key(self._files, self._cipher, IN_FILES)
             _log.warning("starting without the token database: %s", error.message)
-            self._opening = asyncio.create_task(
-                self._open_database_later(database, tokens), name="litellm_oauth database"
-            )
-        return self._composed(tokens, self._files), PostgresLogins(database)
+            database.open_later()
+        return self._composed(database.tokens, self._files), database.logins
 
     def _composed(self, authority: TokenStore, files: FileTokens | None) -> Tiers:
         single_host = self._settings.single_host or not self._settings.use_database
@@ -238,40 +232,6 @@ class _Tiers:
                 "the folder %s of the token files cannot be used (%s)", folder, error.strerror or error
             )
 
-    async def _open_database(self, database: Database, tokens: PostgresTokens, patience: float) -> None:
-        await _migrate(database, patience)
-        await database.open()
-        await check_key(tokens, self._cipher, _IN_DATABASE)
-        self._clock.observe(await tokens.now())
-        with suppress(StorageUnavailable):
-            # So that a start without the database knows the key as well.
-            await self._files.note_key(self._cipher.key_id, self._cipher.check_value())
-        self._listening = asyncio.create_task(
-            listen(database.parameters, self._changes), name="litellm_oauth listener"
-        )
-
-    async def _close(self) -> None:
-        """End what runs; the opening first, since it may begin to listen."""
-        if self._opening is not None:
-            await end(self._opening)
-        if self._listening is not None:
-            await end(self._listening)
-
-    async def _open_database_later(self, database: Database, tokens: PostgresTokens) -> None:
-        while True:
-            try:
-                await self._open_database(database, tokens, patience=0.0)
-            except StorageUnavailable:
-                await asyncio.sleep(1.0)
-            except LitellmOAuthError as error:
-                # A wrong key, or tables that do not fit: the files go on serving, the database is left alone.
-                _log.error("the token database cannot be used: %s", error.message)
-                await database.close()
-                return
-            else:
-                _log.warning("the token database is back")
-                return
-
     def _seal(self, user: str, field: str, value: str) -> str:
         return self._cipher.encrypt(value, user=user, field=field)
 
@@ -281,46 +241,3 @@ def _cache(settings: Settings, clock: AuthorityClock) -> TokenCache:
     if settings.redis is None or not settings.use_database:
         return NoCache()
     return RedisCache(settings.redis, clock.now)
-
-
-async def check_key(tokens: TokenStore, cipher: Cipher, where: str) -> None:
-    """Compare the keyring with the check values in the store; add the current key's where it is new.
-
-    ``where``: the place of the check values, for the fault.
-
-    Raises SettingsError where the store was written with a key that is not in the keyring: to go on would
-    make every stored login unreadable.
-    """
-    checks = await tokens.key_checks()
-    known = [key_id for key_id, value in checks.items() if cipher.matches(key_id, value)]
-    if len(known) == len(checks):
-        if cipher.key_id in checks:
-            return
-        if await tokens.add_key_check(cipher.key_id, cipher.check_value(), known):
-            return
-        # Another gateway began at the same moment, with another key.
-        checks = await tokens.key_checks()
-    wrong = ", ".join(sorted(set(checks) - set(known) - {cipher.key_id})) or cipher.key_id
-    raise SettingsError(
-        [
-            f"claude_oauth.encryption_key: is key {cipher.key_id}, but the stored tokens were written with "
-            f"key {wrong}; put that key back, or list it in CLAUDE_TOKEN_ENCRYPTION_KEYS_OLD. If it is "
-            f"lost, all have to log in again: delete it from {where} first"
-        ]
-    )
-
-
-async def _migrate(database: Database, patience: float) -> None:
-    migrations = read_migrations(migrations_folder())
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            applied = await migrate(database.parameters, migrations)
-            break
-        except StorageUnavailable as error:
-            if time.monotonic() >= deadline:
-                raise
-            _log.warning("waiting for the token database: %s", error.message)
-            await asyncio.sleep(1.0)
-    for name in applied:
-        _log.info("applied the migration %s", name)

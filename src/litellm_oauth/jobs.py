@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 from .bulk import Bulk
 from .errors import NoSuchJob, StorageUnavailable
 from .results import Job, ResultCounts, UserResult, Wanted
-from .stores.jobs import INTERRUPTED, Ended, JobStore
+from .stores.job_store import INTERRUPTED, Ended, JobStore
 
 _log = logging.getLogger(__name__)
 # So many results are written in one go.

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
@@ -292,6 +293,11 @@ def _is_user(user: str) -> bool:
 
 
 def _database(env: Environment, faults: list[str], *, required: bool) -> DatabaseSettings | None:
+    if required and find_spec("psycopg") is None:
+        faults.append(
+            "claude_oauth.use_database: is true, but this image was built without the database client "
+            "(DATABASE_CLIENT=no); take the image that has it, or set use_database: false"
+        )
     name = "LITELLM_OAUTH_DATABASE_URL"
     url = env.get(name)
     if not url:

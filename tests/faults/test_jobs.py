@@ -15,7 +15,8 @@ from litellm_oauth import jobs
 from litellm_oauth.errors import NoSuchJob, StorageUnavailable
 from litellm_oauth.results import Job, ResultCounts, UserResult, Wanted
 from litellm_oauth.service import TokenService
-from litellm_oauth.stores.jobs import INTERRUPTED, JOBS, KEPT, REMEMBERED, RESULTS
+from litellm_oauth.stores.job_store import INTERRUPTED, KEPT, REMEMBERED
+from litellm_oauth.stores.jobs import JOBS, RESULTS
 from litellm_oauth.stores.memory_jobs import KEPT as KEPT_IN_MEMORY
 from litellm_oauth.stores.memory_jobs import MemoryJobs
 from support.postgres import AUDIT

@@ -11,13 +11,13 @@ from dataclasses import replace
 from uuid import UUID
 
 from ..results import Job, ResultCounts, UserResult, Wanted
-from .jobs import REMEMBERED, Ended
+from .job_store import REMEMBERED, Ended
 
 KEPT = 3
 
 
 class MemoryJobs:
-    """``jobs.JobStore`` without a store. ``now``: seconds since the epoch."""
+    """``job_store.JobStore`` without a store. ``now``: seconds since the epoch."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
