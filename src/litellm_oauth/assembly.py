@@ -45,6 +45,7 @@ from .stores.memory import RECHECK, RECHECK_FILE, TokenMemory
 from .stores.memory_jobs import MemoryJobs
 from .stores.redis import NoCache, RedisCache
 from .stores.tiers import Tiers
+from .transfer import Transfer
 from .vault import Vault
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ async def open_service(
             authority_clock,
             refresher,
             LoginFlow(tokens, logins, vault, provider, authority_clock, random_bytes),
+            Transfer(tokens, vault, refresher, authority_clock),
             background,
             bulk,
             jobs,

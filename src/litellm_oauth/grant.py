@@ -43,18 +43,28 @@ class Grant:
     account: Mapping[str, Any] | None
 
 
+def is_access_token(value: str) -> bool:
+    """Whether it has the form of an access token."""
+    return _TOKEN.fullmatch(value) is not None
+
+
+def is_refresh_token(value: str) -> bool:
+    """Whether it has the form of a refresh token."""
+    return _REFRESH_TOKEN.fullmatch(value) is not None
+
+
 def parse_grant(answer: Mapping[str, Any] | None) -> Grant:
     """Validate a successful answer (HTTP 2xx). Raises ProviderUnavailable (reason ``garbage``)."""
     if answer is None:
         raise _garbage("is not a JSON object")
     access_token = answer.get("access_token")
-    if not isinstance(access_token, str) or not _TOKEN.fullmatch(access_token):
+    if not isinstance(access_token, str) or not is_access_token(access_token):
         raise _garbage("holds no usable access_token")
     token_type = answer.get("token_type", "Bearer")
     if not isinstance(token_type, str) or token_type.lower() != "bearer":
         raise _garbage("holds a token that is not of the type Bearer")
     refresh_token = answer.get("refresh_token")
-    usable = isinstance(refresh_token, str) and _REFRESH_TOKEN.fullmatch(refresh_token) is not None
+    usable = isinstance(refresh_token, str) and is_refresh_token(refresh_token)
     if refresh_token is not None and not usable:
         _log.error("the provider sent a refresh token of a form that RFC 6749 does not know; it is left out")
     return Grant(
@@ -62,8 +72,8 @@ def parse_grant(answer: Mapping[str, Any] | None) -> Grant:
         refresh_token=refresh_token if usable else None,
         expires_in=_seconds(answer.get("expires_in")) or DEFAULT_EXPIRES_IN,
         refresh_expires_in=_seconds(answer.get("refresh_token_expires_in")),
-        scopes=_scopes(answer.get("scope")),
-        account=_account(answer),
+        scopes=scopes_of(answer.get("scope")),
+        account=account_of(answer),
     )
 
 
@@ -104,7 +114,7 @@ def _seconds(value: object) -> int | None:
     return int(min(max(number, 1), MAX_EXPIRES_IN))
 
 
-def _scopes(scope: object) -> tuple[str, ...] | None:
+def scopes_of(scope: object) -> tuple[str, ...] | None:
     """What was granted. A word that is no scope is left out: the tokens beside it are worth more."""
     words = scope.split() if isinstance(scope, str) else []
     return tuple(word for word in words if _SCOPE.fullmatch(word)) or None
@@ -115,7 +125,7 @@ def _is_short_text(value: object) -> bool:
     return isinstance(value, str) and len(value) <= 320 and value.isprintable()
 
 
-def _account(answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def account_of(answer: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Who consented: short texts out of ``account`` and ``organization``, nothing else that was sent."""
     found: dict[str, Any] = {}
     for part, names in (("account", ("uuid", "email_address")), ("organization", ("uuid", "name"))):

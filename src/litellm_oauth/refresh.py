@@ -12,9 +12,9 @@ import logging
 import random as random_module
 import uuid
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from . import messages
 from .attempts import Attempts
@@ -52,6 +52,8 @@ SETTLED = 0.02
 DUE_PAGE = 64
 # What a refresh takes beyond the provider's own time-out.
 SLACK = 10.0
+
+T = TypeVar("T")
 
 
 class DuePass:
@@ -161,6 +163,27 @@ class Refresher:
         Raises NotLoggedIn, AlreadyLoggedIn where the new user has a login, Unreadable, StorageUnavailable,
         and ProviderUnavailable where a refresh does not come to its end.
         """
+
+        async def give(row: TokenRow) -> TokenRow | None:
+            note = Note(actor, "rename", new_user, "renamed", f"from {user}")
+            renamed = await self._store.rename(row, self._vault.resealed(row, new_user), note)
+            if renamed is None:
+                other = await self._store.load(new_user)
+                if other is not None and other.status is not RowStatus.LOGGED_OUT:
+                    raise AlreadyLoggedIn(f"{new_user} has a login already. Log {new_user} out first.")
+            return renamed
+
+        renamed = await self.undisturbed(user, give)
+        self._memory.drop(user)
+        return renamed
+
+    async def undisturbed(self, user: str, act: Callable[[TokenRow], Awaitable[T | None]]) -> T:
+        """What ``act`` makes of the user's row after a refresh that runs has ended, and on this host none can
+        begin. It is called again where it returns None: then the row moved on.
+
+        Raises NotLoggedIn, Unreadable, StorageUnavailable, and ProviderUnavailable where a refresh does not
+        come to its end.
+        """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._provider.token_timeout + SLACK
         with self._changes.watch(user) as watch:
@@ -170,23 +193,14 @@ class Refresher:
                 hold = self._attempts.hold(user)
                 if hold is not None:
                     with hold:
-                        renamed = await self._rename(row, new_user, actor)
-                    if renamed is not None:
-                        self._memory.drop(user)
-                        return renamed
-                other = await self._store.load(new_user)
-                if other is not None and other.status is not RowStatus.LOGGED_OUT:
-                    raise AlreadyLoggedIn(f"{new_user} has a login already. Log {new_user} out first.")
+                        settled = await self._attempts.settle(row)
+                        if settled is not None and settled.attempt_id is None:
+                            done = await act(settled)
+                            if done is not None:
+                                return done
                 if loop.time() >= deadline:
                     raise _pending(user)
                 await watch.wait(self._store.look_again)
-
-    async def _rename(self, row: TokenRow, new_user: str, actor: Actor) -> TokenRow | None:
-        settled = await self._attempts.settle(row)
-        if settled is None or settled.attempt_id is not None:
-            return None
-        note = Note(actor, "rename", new_user, "renamed", f"from {row.user_id}")
-        return await self._store.rename(settled, self._vault.resealed(settled, new_user), note)
 
     async def replay(self) -> None:
         """Write what processes of this host that are gone left in the journal. Raises StorageUnavailable."""

@@ -42,7 +42,8 @@ from .results import (
 from .status import LoginAge, user_status
 from .stores import Note, RowStatus, TokenRow, TokenStore, Tombstone
 from .stores.memory import Entry
-from .tokens import AccessToken, Status, UserStatus, check_user_id
+from .tokens import AccessToken, ExportedLogin, UserStatus, check_user_id
+from .transfer import Transfer
 from .vault import ACCESS, REFRESH, Vault
 
 _log = logging.getLogger(__name__)
@@ -62,8 +63,9 @@ T = TypeVar("T")
 
 
 class TokenService:
-    """Read path, single-flight refresh, login and logout. Make one with ``assembly.open_service``.
+    """Read path, single-flight refresh, login and logout, export and import.
 
+    Make one with ``assembly.open_service``.
     Every operation may raise InvalidInput (bad user id) and, unless said otherwise, StorageUnavailable.
     """
 
@@ -76,6 +78,7 @@ class TokenService:
         clock: AuthorityClock,
         refresher: Refresher,
         login: LoginFlow,
+        transfer: Transfer,
         background: Background,
         bulk: Bulk,
         jobs: Jobs,
@@ -96,6 +99,7 @@ class TokenService:
         self._clock = clock
         self._refresher = refresher
         self._login = login
+        self._transfer = transfer
         self._background = background
         self._bulk = bulk
         self._jobs = jobs
@@ -146,14 +150,10 @@ class TokenService:
     async def start_login(self, user: str, *, actor: Actor, again: bool = False) -> StartedLogin:
         """Begin a login. Raises AlreadyLoggedIn where a working login exists, unless ``again``."""
         check_user_id(user)
-        if not again:
-            found = await self.status(user)
-            # An access token may outlast its login; whoever is told to log in again must get in.
-            if found.authenticated and found.status is not Status.REAUTH_REQUIRED:
-                raise AlreadyLoggedIn(
-                    f"{user} is logged in already. Ask for another login on purpose (force), or log out "
-                    "first."
-                )
+        if not again and (await self.status(user)).works:
+            raise AlreadyLoggedIn(
+                f"{user} is logged in already. Ask for another login on purpose (force), or log out first."
+            )
         return await self._login.start(user, actor)
 
     async def complete_login(
@@ -168,7 +168,30 @@ class TokenService:
         """
         check_user_id(user)
         # The task is nobody's: a caller who hangs up must not lose the answer to a code that works once.
-        return await asyncio.shield(self._task(self._complete(user, code_input, state, actor)))
+        login = self._login.complete(user, code_input, state, actor)
+        return await asyncio.shield(self._task(self._serve(user, login, "logged in")))
+
+    async def export_login(self, user: str, *, actor: Actor) -> ExportedLogin:
+        """The user's login with its tokens in the clear, after the audit has been told who took it.
+
+        Waits for a refresh that runs. Raises NotLoggedIn, ReauthRequired (also where there is nothing left to
+        use), Unreadable, and ProviderUnavailable where the refresh does not end.
+        """
+        check_user_id(user)
+        return await self._transfer.give(user, actor)
+
+    async def import_login(
+        self, user: str, login: ExportedLogin, *, actor: Actor, again: bool = False
+    ) -> UserStatus:
+        """Store a login from elsewhere as the user's. Tokens that this gateway's keys sealed are opened.
+
+        It ends a refresh that runs, as a login does. Nothing is revoked: what it replaces is left alone.
+        Raises InvalidInput for what cannot be a login, and AlreadyLoggedIn where a working one exists, unless
+        ``again``. Then nothing has changed.
+        """
+        check_user_id(user)
+        work = self._import(user, login, actor, again=again)
+        return await asyncio.shield(self._task(self._serve(user, work, "was imported")))
 
     async def status(self, user: str) -> UserStatus:
         """How the user's login stands. Somebody unknown reads as logged_out with generation 0."""
@@ -363,13 +386,33 @@ class TokenService:
 
         self._task(refresh())
 
-    async def _complete(self, user: str, code_input: str, state: str | None, actor: Actor) -> UserStatus:
+    async def _serve(self, user: str, login: Coroutine[Any, Any, TokenRow], what: str) -> UserStatus:
+        """Wait until a login is stored, and serve it from memory. ``what`` happened, for the log."""
         with self._memory.reading(user) as reading:
-            row = await self._login.complete(user, code_input, state, actor)
+            row = await login
         self._clock.observe(row.read_at)
         self._reader.remember(row, self._vault.open_access(row), overtaken=reading.overtaken)
-        _log.info("%s logged in (generation %d)", user, row.generation)
+        _log.info("%s %s (generation %d)", user, what, row.generation)
         return self._status(user, row)
+
+    async def _import(self, user: str, login: ExportedLogin, actor: Actor, *, again: bool) -> TokenRow:
+        while True:
+            over = None if again else await self._replaceable(user)
+            row = await self._transfer.take(user, login, actor, over=over)
+            if row is not None:
+                return row
+
+    async def _replaceable(self, user: str) -> int:
+        """The generation of a row whose login nobody needs; 0 for no row. Raises AlreadyLoggedIn."""
+        row = await self._tokens.load(user)
+        if row is None:
+            return 0
+        if self._status(user, self._transfer.demand_authority(row)).works:
+            raise AlreadyLoggedIn(
+                f"{user} is logged in already, and an import would take the place of that login. Ask for it "
+                "on purpose (force), or log out first."
+            )
+        return row.generation
 
     async def _rename(self, user: str, new_user: str, actor: Actor) -> TokenRow:
         row = await self._refresher.rename(user, new_user, actor)

@@ -69,6 +69,29 @@ class TokenSet:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportedLogin:
+    """A login with its tokens in the clear, on its way from one place to another. None: nobody knows.
+
+    ``user_id``: whose it was where it comes from. ``client_id``: to whom the refresh token was issued (RFC
+    6749 §6). ``logged_in_at``: when the person consented.
+    """
+
+    user_id: str | None
+    access_token: str = field(repr=False)
+    refresh_token: str | None = field(repr=False)
+    expires_at: float
+    refresh_expires_at: float | None
+    scopes: tuple[str, ...]
+    account: Mapping[str, Any] | None
+    client_id: str | None
+    logged_in_at: float | None
+
+    def is_over(self, now: float) -> bool:
+        """Whether there is nothing left to use: the access token has expired, and none can replace it."""
+        return self.refresh_token is None and now >= self.expires_at
+
+
+@dataclass(frozen=True, slots=True)
 class UserStatus:
     """What may be told about a user's login: everything but the tokens.
 
@@ -107,6 +130,11 @@ class UserStatus:
         if self.expires_in is not None and self.expires_in > 0:
             return True
         return self.has_refresh_token and self.status is not Status.REAUTH_REQUIRED
+
+    @property
+    def works(self) -> bool:
+        """Whether no new login is wanted. An access token may outlast the login that it came with."""
+        return self.authenticated and self.status is not Status.REAUTH_REQUIRED
 
 
 def moment_of(value: object) -> float | None:

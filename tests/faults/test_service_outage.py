@@ -48,9 +48,10 @@ async def test_without_the_database_a_valid_token_is_served_and_an_expired_one_i
     assert (await service.access_token("alice")).generation == 1
 
 
-async def test_login_and_logout_without_the_database_change_nothing(gateways: Gateways) -> None:
+async def test_what_a_person_does_without_the_database_changes_nothing(gateways: Gateways) -> None:
     service = await gateways.open()
     await gateways.log_in(service)
+    login = await service.export_login("alice", actor=ACTOR)
     started = await service.start_login("alice", actor=ACTOR, again=True)
     before = gateways.row()
     calls = gateways.sandbox.token_calls()["total"]
@@ -59,6 +60,10 @@ async def test_login_and_logout_without_the_database_change_nothing(gateways: Ga
         service.start_login("bob", actor=ACTOR),
         service.complete_login("alice", f"code#{started.state}", actor=ACTOR),
         service.logout("alice", actor=ACTOR),
+        service.export_login("alice", actor=ACTOR),
+        service.import_login("alice", login, actor=ACTOR),
+        service.import_login("alice", login, actor=ACTOR, again=True),
+        service.import_login("bob", login, actor=ACTOR),
         service.refresh("bob", actor=ACTOR),
     ):
         with pytest.raises(StorageUnavailable):

@@ -342,6 +342,18 @@ async def test_a_login_after_the_database_was_blanked_is_not_undone_by_a_file(ga
     assert gateways.row() == newest
 
 
+async def test_an_import_after_the_database_was_blanked_goes_on_counting(gateways: Gateways) -> None:
+    service = await gateways.open()
+    await gateways.log_in(service)
+    for _ in range(2):
+        await service.refresh("alice", force=True, actor=ACTOR)
+    login = await service.export_login("alice", actor=ACTOR)
+    await agreed(gateways, 3)
+    gateways.database.query(f"DELETE FROM {TOKENS}")
+    assert (await service.import_login("alice", login, actor=ACTOR)).generation == 4
+    await agreed(gateways, 4)
+
+
 async def test_a_refresh_token_that_may_be_spent_is_left_alone_by_the_files_too(gateways: Gateways) -> None:
     service = await gateways.open(single_host=True)
     await gateways.log_in(service)

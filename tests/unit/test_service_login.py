@@ -30,9 +30,11 @@ from litellm_oauth.login import MAX_PENDING
 from litellm_oauth.results import StartedLogin
 from litellm_oauth.service import TokenService
 from litellm_oauth.stores.postgres import PostgresTokens
-from litellm_oauth.tokens import Status
+from litellm_oauth.tokens import ExportedLogin, Status
 from support.postgres import AUDIT, LOGINS, TOKENS
 from support.service import ACTOR, Gateways, MovableClock, eventually
+
+LOGIN = ExportedLogin(None, "fake-access-token", None, 4_000_000_000.0, None, (), None, None, None)
 
 
 async def _start(service: TokenService, user: str = "alice") -> StartedLogin:
@@ -431,6 +433,8 @@ async def test_an_odd_user_id_is_refused_by_every_operation(gateways: Gateways, 
         service.status(user),
         service.refresh(user, actor=ACTOR),
         service.logout(user, actor=ACTOR),
+        service.export_login(user, actor=ACTOR),
+        service.import_login(user, LOGIN, actor=ACTOR),
     ):
         with pytest.raises(InvalidInput):
             await operation

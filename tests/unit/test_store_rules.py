@@ -14,7 +14,7 @@ import pytest
 from litellm_oauth.stores import Attempt, Claim, Failure, Note, Sealed, TokenRow
 from litellm_oauth.stores.database import Database
 from litellm_oauth.stores.postgres import PostgresTokens
-from support.postgres import TOKENS
+from support.postgres import AUDIT, TOKENS
 from support.service import ACTOR, Gateways
 
 TOKEN_URL = "https://provider.test/token"
@@ -119,3 +119,30 @@ async def test_a_success_under_way_does_not_end_a_rest_that_the_provider_asked_f
     assert carol.provider.rests_for > 500
     other = Attempt(uuid.uuid4(), uuid.uuid4(), "other")
     assert await store.claim(carol, other, 30, ACTOR, doubtful=True) is None
+
+
+@pytest.mark.parametrize(("over", "written"), [(0, False), (2, False), (1, True), (None, True)])
+async def test_an_import_replaces_the_generation_that_was_looked_at_and_no_other(
+    store: PostgresTokens, gateways: Gateways, over: int | None, written: bool
+) -> None:
+    """The attempt that runs is over with it, so that what it brings finds no place."""
+    mine = await claim(store)
+    before = gateways.row()
+    note = Note(ACTOR, "import", "alice", "imported")
+    imported = await store.import_login("alice", NEW, note, logged_in_at=None, over=over)
+    noted = gateways.database.query(f"SELECT generation FROM {AUDIT}")
+    assert (imported is not None) == written
+    if not written:
+        assert (gateways.row(), noted) == (before, [])
+        return
+    row = gateways.row()
+    assert (row["generation"], row["attempt_id"], row["lease_until"]) == (2, None, None)
+    assert noted == [{"generation": 2}]
+    assert await store.save(mine, NEW, NOTE) is None
+
+
+async def test_an_import_needs_no_row_and_counts_from_one(store: PostgresTokens) -> None:
+    note = Note(ACTOR, "import", "bob", "imported")
+    row = await store.import_login("bob", NEW, note, logged_in_at=None, over=0)
+    assert row is not None
+    assert (row.user_id, row.generation, row.client_id) == ("bob", 1, None)

@@ -157,6 +157,17 @@ class TokenStore(Protocol):
         """Use up a claimed login, write its tokens, end any attempt. None where the claim was lost."""
         ...
 
+    async def import_login(
+        self, user: str, sealed: Sealed, note: Note, *, logged_in_at: float | None, over: int | None
+    ) -> TokenRow | None:
+        """Write tokens from elsewhere as the user's login, and end any attempt.
+
+        ``logged_in_at``: when the person consented; now where that is unknown or would be in the future.
+        ``over``: the only generation that may be replaced, 0 for no row at all; None replaces any. Returns
+        None where it is another one.
+        """
+        ...
+
     async def rename(self, row: TokenRow, to: TokenRow, note: Note) -> TokenRow | None:
         """Put ``to`` in place of ``row``, which becomes a logout; both happen or none.
 

@@ -226,16 +226,7 @@ class FileTokens:
             if document.get("loginId") == str(login.login_id):
                 # Written before, and then the login could not be used up: a refresh may have come since.
                 return document
-            now = self._clock()
-            generation = found.generation + 1 if found is not None else 1
-            return {
-                **_ended(document),
-                **self._of_sealed(sealed),
-                "generation": generation,
-                "loginId": str(login.login_id),
-                "loggedInAt": now,
-                "updatedAt": now,
-            }
+            return {**self._of_login(found, document, sealed), "loginId": str(login.login_id)}
 
         def log_in() -> TokenRow | None:
             with self._logins.changed() as logins:
@@ -249,6 +240,20 @@ class FileTokens:
                 return row
 
         return await self._run(log_in)
+
+    async def import_login(
+        self, user: str, sealed: Sealed, note: Note, *, logged_in_at: float | None, over: int | None
+    ) -> TokenRow | None:
+        def step(found: TokenRow | None, document: Document) -> Document | None:
+            if over not in (None, found.generation if found is not None else 0):
+                return None
+            return self._of_login(found, document, sealed, logged_in_at)
+
+        def take() -> TokenRow | None:
+            with self._lock(user), self._documents.all_or_none(user):
+                return self._stepped(user, step, note, replace_damaged=True)
+
+        return await self._run(take)
 
     async def rename(self, row: TokenRow, to: TokenRow, note: Note) -> TokenRow | None:
         def leave(found: TokenRow | None, document: Document) -> Document | None:
@@ -438,6 +443,19 @@ class FileTokens:
             "status": RowStatus.ACTIVE.value,
             "lastError": None,
             "nextAttemptAt": None if sealed.rest is None else self._clock() + sealed.rest,
+        }
+
+    def _of_login(
+        self, found: TokenRow | None, document: Document, sealed: Sealed, logged_in_at: float | None = None
+    ) -> Document:
+        """A login in the place of what ``found`` was; see ``TokenStore.import_login`` for the moment."""
+        now = self._clock()
+        return {
+            **_ended(document),
+            **self._of_sealed(sealed),
+            "generation": found.generation + 1 if found is not None else 1,
+            "loggedInAt": now if logged_in_at is None else min(logged_in_at, now),
+            "updatedAt": now,
         }
 
     def _cooled(self, failure: Failure) -> Document:

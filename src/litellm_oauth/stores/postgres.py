@@ -167,19 +167,31 @@ WITH cooled AS (
   WHERE t.user_id = %(user)s AND t.generation = %(generation)s AND t.attempt_id IS NULL
   RETURNING t.generation)
 {_NOTE} FROM cooled"""
+
+
+def _put_login(*, source: str = "", condition: str = "") -> str:
+    """Writes tokens as the user's login. ``least`` leaves NULL out: an unknown date of consent means now."""
+    return f"""
+  INSERT INTO {TOKENS} AS t (user_id, access_token_encrypted, refresh_token_encrypted, expires_at,
+    refresh_expires_at, scopes, account, client_id, created_by, updated_by, logged_in_at)
+  SELECT %(user)s, %(access)s, %(refresh)s, to_timestamp(%(expires_at)s),
+    to_timestamp(%(refresh_expires_at)s), %(scopes)s, %(account)s, %(issued_to)s, %(actor)s, %(actor)s,
+    least(to_timestamp(%(logged_in_at)s), clock_timestamp()) {source}
+  ON CONFLICT (user_id) DO UPDATE SET {_SEALED}, generation = t.generation + 1, {_END_ATTEMPT}, {_UPDATED},
+    logged_in_at = excluded.logged_in_at {condition}
+  RETURNING {_COLUMNS}"""
+
+
 _LOG_IN = f"""
 WITH used AS (
   UPDATE {LOGINS} SET used_at = clock_timestamp(), verifier_encrypted = NULL,
     claimed_by = NULL, claimed_until = NULL
-  WHERE login_id = %(login)s AND claimed_by = %(claimed_by)s AND used_at IS NULL RETURNING user_id),
-saved AS (
-  INSERT INTO {TOKENS} AS t (user_id, access_token_encrypted, refresh_token_encrypted, expires_at,
-    refresh_expires_at, scopes, account, client_id, created_by, updated_by, logged_in_at)
-  SELECT user_id, %(access)s, %(refresh)s, to_timestamp(%(expires_at)s), to_timestamp(%(refresh_expires_at)s),
-    %(scopes)s, %(account)s, %(issued_to)s, %(actor)s, %(actor)s, clock_timestamp() FROM used
-  ON CONFLICT (user_id) DO UPDATE SET {_SEALED}, generation = t.generation + 1, {_END_ATTEMPT}, {_UPDATED},
-    logged_in_at = clock_timestamp()
-  RETURNING {_COLUMNS}),
+  WHERE login_id = %(login)s AND claimed_by = %(claimed_by)s AND used_at IS NULL RETURNING 1),
+saved AS ({_put_login(source="FROM used")}),
+noted AS ({_NOTE} FROM saved)
+SELECT * FROM saved"""
+_IMPORT = f"""
+WITH saved AS ({_put_login(condition="WHERE coalesce(t.generation = %(over)s, true)")}),
 noted AS ({_NOTE} FROM saved)
 SELECT * FROM saved"""
 _EMPTIED = """access_token_encrypted = NULL, refresh_token_encrypted = NULL, expires_at = NULL,
@@ -369,8 +381,14 @@ class PostgresTokens:
     async def log_in(
         self, login: PendingLogin, claimed_by: UUID, sealed: Sealed, note: Note
     ) -> TokenRow | None:
-        claimed = {"login": login.login_id, "claimed_by": claimed_by}
+        claimed = {"login": login.login_id, "claimed_by": claimed_by, "logged_in_at": None}
         return await self._row(_LOG_IN, {**note_values(note), **claimed, **_sealed(sealed)})
+
+    async def import_login(
+        self, user: str, sealed: Sealed, note: Note, *, logged_in_at: float | None, over: int | None
+    ) -> TokenRow | None:
+        values = {"user": user, "logged_in_at": logged_in_at, "over": over}
+        return await self._row(_IMPORT, {**note_values(note), **_sealed(sealed), **values})
 
     async def rename(self, row: TokenRow, to: TokenRow, note: Note) -> TokenRow | None:
         values = {**note_values(note), **_whole(to), "token_url": self._token_url}

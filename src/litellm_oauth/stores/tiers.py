@@ -4,7 +4,7 @@
   holds what was refreshed in an outage, or what a database lost that was put back to an older state.
 * While the database is away, the files serve. They are spent from only where ``single_host`` says that no
   other gateway host exists, because then this host's lock is everybody's.
-* Login and logout need the authority.
+* Login, logout and import need the authority.
 """
 
 from __future__ import annotations
@@ -227,10 +227,14 @@ class Tiers:
         self, login: PendingLogin, claimed_by: UUID, sealed: Sealed, note: Note
     ) -> TokenRow | None:
         await self._agree(login.user_id)
-        row = await self._authority.log_in(login, claimed_by, sealed, note)
-        if row is not None:
-            await self.mirror(row)
-        return row
+        return await self._mirrored(await self._authority.log_in(login, claimed_by, sealed, note))
+
+    async def import_login(
+        self, user: str, sealed: Sealed, note: Note, *, logged_in_at: float | None, over: int | None
+    ) -> TokenRow | None:
+        await self._agree(user)
+        row = await self._authority.import_login(user, sealed, note, logged_in_at=logged_in_at, over=over)
+        return await self._mirrored(row)
 
     async def rename(self, row: TokenRow, to: TokenRow, note: Note) -> TokenRow | None:
         await self._agree(to.user_id)
@@ -308,6 +312,11 @@ class Tiers:
         if kept is not None:
             # The authority was blanked, and another host may know better: only the count goes on.
             await self._restored(_logged_out(kept), "file", missing=True)
+
+    async def _mirrored(self, row: TokenRow | None) -> TokenRow | None:
+        if row is not None:
+            await self.mirror(row)
+        return row
 
     async def _told(self, row: TokenRow, changed: bool) -> bool:
         """Have the files know what the authority was told of this row: they may have to stand in."""
