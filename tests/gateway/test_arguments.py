@@ -47,7 +47,10 @@ def test_a_state_may_begin_with_a_dash_after_an_equals_sign() -> None:
     [
         [],
         ["nonsense"],
-        ["export"],
+        ["export", "extra"],
+        ["import", "a", "b"],
+        ["users", "--limit", "0"],
+        ["users", "--limit", "some"],
         ["callback"],
         ["callback", "a", "b"],
         ["status", "extra"],
@@ -82,3 +85,21 @@ def test_all_means_everybody_and_nobody_by_name(capsys: pytest.CaptureFixture[st
         parse(["refresh", "--all", "--user", "alice"], {})
     assert end.value.code == 2
     assert "--all means everybody" in capsys.readouterr().err
+
+
+def test_users_are_listed_whoever_the_environment_names_and_nobody_by_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parsed = parse(["users", "--after", "alice", "--limit", "5"], {"USER_ID": "bob"})
+    assert (parsed.after, parsed.limit) == ("alice", 5)
+    with pytest.raises(SystemExit) as end:
+        parse(["users", "--user", "alice"], {})
+    assert end.value.code == 2
+    assert "users lists everybody" in capsys.readouterr().err
+
+
+def test_a_document_comes_from_stdin_unless_a_file_is_named() -> None:
+    assert (parse(["import"], {}).file, parse(["import", "-"], {}).file) == ("-", "-")
+    parsed = parse(["import", "login.json", "--user", "alice", "--force"], {"USER_ID": "bob"})
+    assert (parsed.file, parsed.user, parsed.user_given, parsed.force) == ("login.json", "alice", True, True)
+    assert not parse(["import"], {"USER_ID": "bob"}).user_given

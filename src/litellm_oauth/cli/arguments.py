@@ -21,6 +21,10 @@ examples:
   litellm claude refresh --all --min-validity 3600
                                            refresh everybody who has less than an hour left
   litellm claude logout                    revoke and forget the tokens
+  litellm claude users                     who has or had a login
+  (umask 077; litellm claude export > login.json)
+                                           the login with its tokens, to be moved elsewhere
+  litellm claude import login.json         take such a document, or a plain token file; - reads stdin
   litellm claude login --user alice        the same for somebody else (or: export USER_ID=alice)
   litellm claude status --json | jq .expires_in
 
@@ -31,16 +35,20 @@ exit codes:
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """What was asked for. ``code`` is None where no code was given."""
+    """What was asked for; None is what was not given. ``user_given``: by the option, on purpose."""
 
     command: str
     user: str
+    user_given: bool
     json: bool
     code: str | None
     state: str | None
     force: bool
     all: bool
     min_validity: float | None
+    file: str | None
+    after: str | None
+    limit: int | None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,15 +66,21 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Argu
     everybody = getattr(parsed, "all", False)
     if everybody and parsed.user is not None:
         parser.error("--all means everybody; leave --user out")
+    if parsed.command == "users" and parsed.user is not None:
+        parser.error("users lists everybody; leave --user out")
     return Arguments(
         command=parsed.command,
         user=parsed.user if parsed.user is not None else environ.get("USER_ID") or DEFAULT_USER,
+        user_given=parsed.user is not None,
         json=parsed.json,
         code=getattr(parsed, "code", None),
         state=getattr(parsed, "state", None),
         force=getattr(parsed, "force", False),
         all=everybody,
         min_validity=getattr(parsed, "min_validity", None),
+        file=getattr(parsed, "file", None),
+        after=getattr(parsed, "after", None),
+        limit=getattr(parsed, "limit", None),
     )
 
 
@@ -103,12 +117,26 @@ def _parser() -> _Parser:
         "--min-validity", type=_seconds, metavar="SECONDS", help="refresh where fewer seconds are left"
     )
     command("logout", "revoke the tokens at the provider and forget them")
+    command("export", "print the login with its tokens, as one JSON document to be imported elsewhere")
+    bring_in = command("import", "take a login from such a document, or from a plain token file")
+    bring_in.add_argument("file", metavar="FILE", nargs="?", default="-", help="- reads stdin (default)")
+    bring_in.add_argument("--force", action="store_true", help="take the place of a login that works")
+    users = command("users", "list who has or had a login")
+    users.add_argument("--after", metavar="USER", help="only those whose id sorts after this one")
+    users.add_argument("--limit", type=_positive, metavar="N", help="at most so many (default: all)")
     return parser
 
 
 def _seconds(text: str) -> float:
     value = float(text)
     if not 0 <= value < float("inf"):
+        raise ValueError
+    return value
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
         raise ValueError
     return value
 

@@ -1,4 +1,4 @@
-"""Runs one command and turns its outcome into output and an exit code. No token is ever printed."""
+"""Runs one command and turns its outcome into output and an exit code. Only ``export`` prints a token."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import select
 import shlex
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 
 from ..errors import (
     AlreadyLoggedIn,
@@ -33,6 +34,10 @@ from . import text
 from .arguments import DEFAULT_USER, Arguments, parse
 from .everybody import refresh_all
 from .exit_codes import FINE, NOT_LOGGED_IN, PROVIDER_REFUSED, STORAGE_UNAVAILABLE, WRONG_USE
+from .transfer import export_login, import_login, read_login
+from .users import list_users
+
+Command = Callable[[TokenService, Arguments], Awaitable[int]]
 
 # Seconds to wait for a database that is starting; a person waits for the answer.
 _PATIENCE = 2.0
@@ -49,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     try:
-        return asyncio.run(_run(arguments))
+        return asyncio.run(_run(_command(arguments), arguments))
     except LitellmOAuthError as error:
         _complain(error, arguments)
         return exit_code(error)
@@ -72,13 +77,21 @@ def exit_code(error: LitellmOAuthError) -> int:
     return WRONG_USE
 
 
-async def _run(arguments: Arguments) -> int:
+def _command(arguments: Arguments) -> Command:
+    """What to do once the service is open. A login to be imported is read before: a person may type it, and
+    Ctrl-C ends that."""
+    if arguments.command == "import":
+        return partial(import_login, login=read_login(arguments), actor=_actor())
+    return _COMMANDS[arguments.command]
+
+
+async def _run(command: Command, arguments: Arguments) -> int:
     # Imported late: wrong use and --help need no database driver.
     from ..assembly import open_service
 
     service = await open_service(load_settings(), patience=_PATIENCE)
     try:
-        return await _COMMANDS[arguments.command](service, arguments)
+        return await command(service, arguments)
     finally:
         await service.close()
 
@@ -92,7 +105,7 @@ async def _login(service: TokenService, arguments: Arguments) -> int:
         _print(arguments, status, text.already(arguments.user, error.message))
         return FINE
     _print(arguments, views.started_login(started), text.login(started, _user_option(arguments)))
-    if arguments.json or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if arguments.json or not _on_terminal():
         return FINE
     code = _ask_for_code(started)
     return await _complete(service, arguments, code, None) if code else FINE
@@ -135,13 +148,24 @@ async def _logout(service: TokenService, arguments: Arguments) -> int:
     return FINE
 
 
-_COMMANDS = {
+async def _export(service: TokenService, arguments: Arguments) -> int:
+    return await export_login(service, arguments, _actor())
+
+
+_COMMANDS: Mapping[str, Command] = {
     "login": _login,
     "callback": _callback,
     "status": _status,
     "refresh": _refresh,
     "logout": _logout,
+    "export": _export,
+    "users": list_users,
 }
+
+
+def _on_terminal() -> bool:
+    """Whether somebody can answer a question. A stream that was closed at the start is None."""
+    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
 
 
 def _ask_for_code(started: StartedLogin) -> str:
@@ -168,6 +192,9 @@ def _complain(error: LitellmOAuthError, arguments: Arguments) -> None:
         print(json.dumps({"error": {"message": error.message, "code": error.code}}, indent=2), flush=True)
         return
     print(f"❌ {error.message}", file=sys.stderr)
+    if isinstance(error, AlreadyLoggedIn):
+        # Only an import ends with it, and its message says what to do.
+        return
     if isinstance(error, NotLoggedIn | ReauthRequired | LoginError):
         hint = f"litellm claude login{_user_option(arguments)}"
         print(f"💡 Start a login with: {hint}", file=sys.stderr)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from ..gateway import views
+from ..messages import how_to_log_in_here
 from ..results import (
     LogoutOutcome,
     RefreshedAll,
@@ -13,9 +15,10 @@ from ..results import (
     StartedLogin,
     UserResult,
 )
-from ..tokens import Status, UserStatus
+from ..tokens import ExportedLogin, Status, UserStatus
 
 RULE = "=" * 60
+USER = "USER"
 
 _STATUS_WORDS = {
     Status.ACTIVE: "✅ Valid",
@@ -116,12 +119,65 @@ def logged_out(outcome: LogoutOutcome) -> str:
     return f"👋 {outcome.user_id} is logged out. {revoked}"
 
 
+def exported(login: ExportedLogin) -> str:
+    """What whoever holds the document has to know, in two lines."""
+    user = login.user_id or ""
+    if login.refresh_token is None:
+        return f"⚠️  Whoever has this document can act as {user} until its access token ends."
+    again = f"{how_to_log_in_here(user)} --force"
+    return (
+        f"⚠️  Whoever has this document can act as {user}. Its refresh token has one holder: the first "
+        "refresh, here or there, leaves the other one with a spent token.\n"
+        f"💡 So move it, do not copy it: right away, log in here anew ({again}) or stop this gateway. A "
+        "logout here would end it there, too."
+    )
+
+
+def imported(status: UserStatus) -> str:
+    lines = [f"✅ {status.user_id} is logged in with the imported tokens.", RULE, *_details(status)]
+    if not status.has_refresh_token and status.warning is None:
+        lines += ["", "⚠️  They came without a refresh token, so the login ends when the access token does."]
+    return "\n".join(lines)
+
+
+def users_title(width: int) -> str:
+    return _columns(width, USER, "STATUS", "VALID FOR", "ACCOUNT OR LAST ERROR")
+
+
+def users_line(status: UserStatus, width: int) -> str:
+    """One user; the columns are those of the playbooks."""
+    told = status.last_error or _email_address(status) or "-"
+    return _columns(width, status.user_id, status.status.replace("_", " "), _left(status.expires_in), told)
+
+
+def no_users(after: str | None) -> str:
+    return "Nobody is logged in yet." if after is None else f"Nobody comes after {after}."
+
+
+def more_users(last: str) -> str:
+    return f"\n💡 There may be more: litellm claude users --after {shlex.quote(last)}"
+
+
 def duration(seconds: float) -> str:
     """A length of time in the largest fitting unit."""
     for name, length in (("days", 86_400.0), ("hours", 3_600.0), ("minutes", 60.0)):
         if seconds >= length * (2 if name == "days" else 1):
             return f"{seconds / length:.1f} {name}"
     return f"{max(0, int(seconds))} seconds"
+
+
+def _left(seconds: float | None) -> str:
+    """What is left, to the minute."""
+    if seconds is None:
+        return "-"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes} min" if minutes else f"{rest} s"
+
+
+def _columns(width: int, user: str, status: str, left: str, told: str) -> str:
+    return f"{user:<{width}}  {status:<15}  {left:<12}  {told}"
 
 
 def _counted(counts: ResultCounts) -> str:
