@@ -1,8 +1,12 @@
 # The gateway: LiteLLM from a lock file with hashes, compiled to byte-code, with litellm_oauth in it.
 #   docker build -t litellm:oauth-custom .
+#   docker build -t litellm:oauth-files --build-arg DATABASE_CLIENT=no .     for use_database: false only
+#   docker buildx build --platform linux/amd64,linux/arm64 -t litellm:oauth-multiarch --push .
 # BASE may be a Debian image (Python comes from its packages) or a python:3.11 to 3.13 one.
 # Where a proxy signs TLS with a CA of its own: --secret id=ca,src=/etc/ssl/certs/ca-certificates.crt
 ARG BASE=debian:trixie-slim
+# yes, or no for an image without PostgreSQL's driver
+ARG DATABASE_CLIENT=yes
 
 FROM ${BASE} AS python
 RUN command -v python3 >/dev/null \
@@ -27,6 +31,10 @@ RUN --mount=type=secret,id=ca,target=/run/ca.pem --mount=type=cache,target=/root
     export UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1 UV_PYTHON_DOWNLOADS=never; \
     /opt/build/bin/uv venv --quiet --python "$(command -v python3)" /opt/venv \
  && /opt/build/bin/uv pip install --quiet --python /opt/venv/bin/python --require-hashes -r requirements/gateway.txt
+# The driver goes into a layer of its own, so that both kinds of image have all others in common.
+RUN site=$(echo /opt/venv/lib/python3*/site-packages) \
+ && mkdir -p "/opt/database-client$site" \
+ && mv "$site"/psycopg* "/opt/database-client$site/"
 COPY pyproject.toml ./
 COPY src/ src/
 COPY files/migrations/ files/migrations/
@@ -37,7 +45,7 @@ RUN /opt/build/bin/hatchling build -t wheel -d dist \
 RUN mkdir -p /app/.litellm /app/.litellm_journal /app/litellm/proxy/auth \
  && ln -s /opt/venv/lib/python3*/site-packages/litellm/proxy/auth/claude_oauth*.py /app/litellm/proxy/auth/
 
-FROM python
+FROM python AS gateway
 RUN echo 'litellm:x:10001:' >> /etc/group \
  && echo 'litellm:x:10001:10001:LiteLLM:/app:/bin/sh' >> /etc/passwd
 COPY --from=build /opt/venv /opt/venv
@@ -62,3 +70,10 @@ HEALTHCHECK --interval=10s --timeout=5s --start-period=60s \
   CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:4000/health/liveliness', timeout=4)"]
 ENTRYPOINT ["python", "-m", "litellm_oauth.gateway.serve"]
 CMD ["--config", "/app/config.yaml", "--host", "0.0.0.0", "--port", "4000", "--run_granian"]
+
+FROM gateway AS database-client-no
+
+FROM gateway AS database-client-yes
+COPY --from=build /opt/database-client/ /
+
+FROM database-client-${DATABASE_CLIENT}

@@ -70,6 +70,11 @@ lock: $(VENV)/dev ## resolve requirements/*.in anew, with hashes
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --custom-compile-command "make lock" --output-file $$file.txt $$file.in; \
 	done
+	@for platform in x86_64 aarch64; do for python in 3.11 3.13; do \
+	  echo "looking for packages of the gateway for Python $$python on $$platform"; \
+	  uv pip install --quiet --dry-run --target $(VENV)/none --python-platform $$platform-manylinux_2_28 \
+	    --python-version $$python --only-binary :all: --require-hashes -r requirements/gateway.txt; \
+	done; done
 
 # The virtual environments' stamps: made again when a lock file changes.
 $(VENV)/bin/python:
