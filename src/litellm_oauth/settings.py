@@ -249,7 +249,9 @@ def _provider(section: Section, sandbox: bool) -> ProviderSettings:
 
 
 def _environment_tokens(env: Environment, faults: list[str]) -> EnvironmentTokens | None:
-    access_token, refresh_token = env.get("CLAUDE_ACCESS_TOKEN"), env.get("CLAUDE_REFRESH_TOKEN")
+    # Empty as they stand in an .env that waits for somebody's tokens.
+    access_token = env.get("CLAUDE_ACCESS_TOKEN", may_be_empty=True)
+    refresh_token = env.get("CLAUDE_REFRESH_TOKEN", may_be_empty=True)
     expires_at = env.get("CLAUDE_EXPIRES_AT")
     if not access_token:
         if refresh_token or expires_at:

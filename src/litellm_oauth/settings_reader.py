@@ -38,14 +38,17 @@ class Environment:
         self._faults = faults
         self._files: dict[str, str] = {}
 
-    def get(self, name: str) -> str:
-        """The value without surrounding white space, or the empty string."""
+    def get(self, name: str, *, may_be_empty: bool = False) -> str:
+        """The value without surrounding white space, or the empty string.
+
+        An empty file is a fault, unless it ``may_be_empty``: then it is the same as none.
+        """
         value = self._environ.get(name, "").strip()
         path = self._environ.get(f"{name}_FILE", "").strip()
         if not path:
             return value
         if name not in self._files:
-            self._files[name] = self._read(name, path)
+            self._files[name] = self._read(name, path, may_be_empty)
         content = self._files[name]
         if value and content and value != content:
             self._faults.append(
@@ -54,7 +57,7 @@ class Environment:
             self._files[name] = value
         return value or content
 
-    def _read(self, name: str, path: str) -> str:
+    def _read(self, name: str, path: str, may_be_empty: bool) -> str:
         try:
             content = Path(path).read_text(encoding="utf-8").strip()
         except OSError as error:
@@ -65,7 +68,7 @@ class Environment:
         except UnicodeDecodeError:
             self._faults.append(f"{name}_FILE: {path} is not UTF-8 text; write the value as text")
             return ""
-        if not content:
+        if not content and not may_be_empty:
             self._faults.append(f"{name}_FILE: {path} is empty; write the value into it")
         return content
 
