@@ -64,6 +64,8 @@ FAULTS: list[tuple[str, Any, str]] = [
     ("service_stack", "No Good", 'service_stack is "No Good"'),
     ("service_directory", "etc", 'service_directory is "etc"'),
     ("postgres_memory", "plenty", "postgres_memory"),
+    ("debug_tools_adminer_port", 0, "debug_tools_adminer_port is 0"),
+    ("debug_tools_port", 8080, "debug_tools_port: no role knows this variable"),
     ("postgres_user", "postgres", "another role than postgres"),
     ("litellm_oauth_prot", 4000, "litellm_oauth_prot: no role knows this variable"),
 ]
@@ -137,3 +139,11 @@ def test_an_anonymous_api_is_refused_outside_loopback() -> None:
     result = site({"litellm_oauth_anonymous_api": True, "litellm_oauth_address": "192.0.2.1"})
     assert result.returncode != 0
     assert "litellm_oauth_anonymous_api opens logins without a key" in " ".join(result.stdout.split())
+
+
+def test_two_services_on_one_port_are_refused() -> None:
+    ports = {"debug_tools_adminer_port": 4010, "debug_tools_redis_commander_port": 8082}
+    result = site({"debug_tools_enabled": True, "sandbox_port": 4010, **ports})
+    assert result.returncode != 0
+    shown = " ".join(result.stdout.split())
+    assert "sandbox_port and debug_tools_adminer_port name the same port" in shown

@@ -12,15 +12,29 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-ROLES = ["docker_engine", "container_image", "service", "postgres", "redis", "sandbox", "litellm_oauth"]
+ROLES = [
+    "docker_engine",
+    "container_image",
+    "service",
+    "postgres",
+    "redis",
+    "sandbox",
+    "litellm_oauth",
+    "debug_tools",
+]
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """``config`` is config.yaml as the gateway reads it; ``service`` what roles/service is told."""
+    """``config`` is config.yaml as the gateway reads it; ``service`` what roles/service is told of it.
+
+    ``debug_tools``: what that is told of these; ``leftover``: those of them that would be removed.
+    """
 
     config: dict[str, Any]
     service: dict[str, Any]
+    debug_tools: list[dict[str, Any]]
+    leftover: list[str]
 
 
 class RefusedError(Exception):
@@ -42,7 +56,10 @@ def rendered(
         (folder / "playbooks").mkdir()
         playbook = folder / "playbooks" / "render.yml"
         config = "lookup('ansible.builtin.template', template)"
-        content = f"{{{{ {{'config': {config}, 'service': litellm_oauth_service}} | to_json }}}}"
+        content = (
+            f"{{{{ {{'config': {config}, 'service': litellm_oauth_service, "
+            "'debug_tools': debug_tools_services, 'leftover': debug_tools_leftover} | to_json }}"
+        )
         play = {
             "hosts": "gateway",
             "gather_facts": False,
@@ -69,4 +86,4 @@ def rendered(
             said = " ".join(done.stdout.split())
             raise RefusedError(said.rpartition("To mend in the variables: - ")[2].partition(" PLAY RECAP")[0])
         out = json.loads((folder / "out").read_text())
-    return Rendered(yaml.safe_load(out["config"]), out["service"])
+    return Rendered(**{**out, "config": yaml.safe_load(out["config"])})
