@@ -246,6 +246,7 @@ async def test_a_working_login_is_replaced_on_purpose_only_and_left_alone_at_the
     gateways: Gateways, service: TokenService
 ) -> None:
     await gateways.log_in(service)
+    assert (await service.access_token("alice")).generation == 1
     before, login = await row_of(service), given(gateways)
     with pytest.raises(AlreadyLoggedIn, match="on purpose"):
         await service.import_login("alice", login, actor=ACTOR)

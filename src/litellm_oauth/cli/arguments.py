@@ -64,14 +64,13 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Argu
     parser = _parser()
     parsed = parser.parse_args(_shield_code(list(argv)))
     everybody = getattr(parsed, "all", False)
-    if everybody and parsed.user is not None:
+    user = getattr(parsed, "user", None)
+    if everybody and user is not None:
         parser.error("--all means everybody; leave --user out")
-    if parsed.command == "users" and parsed.user is not None:
-        parser.error("users lists everybody; leave --user out")
     return Arguments(
         command=parsed.command,
-        user=parsed.user if parsed.user is not None else environ.get("USER_ID") or DEFAULT_USER,
-        user_given=parsed.user is not None,
+        user=user if user is not None else environ.get("USER_ID") or DEFAULT_USER,
+        user_given=user is not None,
         json=parsed.json,
         code=getattr(parsed, "code", None),
         state=getattr(parsed, "state", None),
@@ -86,8 +85,9 @@ def parse(argv: Sequence[str], environ: Mapping[str, str] | None = None) -> Argu
 
 def _parser() -> _Parser:
     common = _Parser(add_help=False)
-    common.add_argument("--user", metavar="USER", help="whose login (default: $USER_ID, else 'default')")
     common.add_argument("--json", action="store_true", help="print JSON")
+    of_user = _Parser(add_help=False)
+    of_user.add_argument("--user", metavar="USER", help="whose login (default: $USER_ID, else 'default')")
     parser = _Parser(
         prog="litellm claude",
         description=_DESCRIPTION,
@@ -97,9 +97,11 @@ def _parser() -> _Parser:
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def command(name: str, help_text: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, help_text: str, *, parents: Sequence[_Parser] = (of_user, common)
+    ) -> argparse.ArgumentParser:
         return commands.add_parser(
-            name, help=help_text, description=help_text, parents=[common], allow_abbrev=False
+            name, help=help_text, description=help_text, parents=parents, allow_abbrev=False
         )
 
     login = command("login", "start a login: shows the URL to open in a browser")
@@ -117,11 +119,11 @@ def _parser() -> _Parser:
         "--min-validity", type=_seconds, metavar="SECONDS", help="refresh where fewer seconds are left"
     )
     command("logout", "revoke the tokens at the provider and forget them")
-    command("export", "print the login with its tokens, as one JSON document to be imported elsewhere")
-    bring_in = command("import", "take a login from such a document, or from a plain token file")
+    command("export", "print the login with its tokens as one JSON document, to be moved elsewhere")
+    bring_in = command("import", "take a login from what export printed, or from a plain token file")
     bring_in.add_argument("file", metavar="FILE", nargs="?", default="-", help="- reads stdin (default)")
     bring_in.add_argument("--force", action="store_true", help="take the place of a login that works")
-    users = command("users", "list who has or had a login")
+    users = command("users", "list who has or had a login", parents=[common])
     users.add_argument("--after", metavar="USER", help="only those whose id sorts after this one")
     users.add_argument("--limit", type=_positive, metavar="N", help="at most so many (default: all)")
     return parser
