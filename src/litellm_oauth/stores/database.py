@@ -208,7 +208,18 @@ class Database:
                 await AsyncConnectionPool.check_connection(connection)
 
 
+# What libpq says of a connection that failed, and what is said of it here.
+_CAUSES = {
+    "SSL": "the server does not offer the TLS that sslmode asks for",
+    "password authentication failed": "the password was refused",
+    "could not translate host name": "the host's name is not known",
+    "Connection refused": "the connection was refused",
+}
+
+
 def describe(error: BaseException) -> str:
-    """The error's kind and SQLSTATE, without its text."""
-    state = getattr(error, "sqlstate", None)
-    return f"{type(error).__name__} {state}" if state else type(error).__name__
+    """The error's kind, SQLSTATE and, of a few that people can mend, its cause; never its own text."""
+    kind = " ".join(filter(None, (type(error).__name__, getattr(error, "sqlstate", None))))
+    said = str(error)
+    cause = next((words for phrase, words in _CAUSES.items() if phrase in said), None)
+    return kind if cause is None else f"{kind}: {cause}"
