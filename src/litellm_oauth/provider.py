@@ -122,6 +122,7 @@ class Provider:
 
     async def _ask_for_tokens(self, body: dict[str, str]) -> Grant:
         status, headers, content = await self._post(self._settings.token_url, body)
+        _log.debug("the provider answered %d to %s", status, body["grant_type"])
         answer = _json_object(content)
         if 200 <= status < 300:
             # RFC 6749 §5.1 says 200, but any success has spent the token and may hold the next one.

@@ -36,6 +36,18 @@ def test_a_fallback_reaches_the_module_and_not_litellm() -> None:
     assert "KEY" not in str(config["model_list"])
 
 
+@pytest.mark.parametrize(
+    ("variables", "level", "detailed"),
+    [
+        ({}, "INFO", "false"),
+        ({"litellm_oauth_log_level": "DEBUG", "litellm_oauth_detailed_debug": True}, "DEBUG", "true"),
+    ],
+)
+def test_the_log_says_as_much_as_is_asked_for(variables: dict[str, Any], level: str, detailed: str) -> None:
+    environment = rendered(variables).service["environment"]
+    assert (environment["LITELLM_LOG_LEVEL"], environment["DETAILED_DEBUG"]) == (level, detailed)
+
+
 def test_a_private_ca_is_mounted_and_trusted() -> None:
     service = rendered({"litellm_oauth_ca_file": "/etc/ssl/certs/ca-certificates.crt"}).service
     target = service["environment"]["SSL_CERT_FILE"]

@@ -30,6 +30,12 @@ FAULTS: list[tuple[str, Any, str]] = [
         {"max_connections": "9"},
         "postgres_settings.max_connections is 9, too few for the 0 of litellm_oauth_workers: set it to 10",
     ),
+    (
+        "litellm_oauth_log_level",
+        "LOUD",
+        "litellm_oauth_log_level must be one of: DEBUG, INFO",
+    ),
+    ("litellm_oauth_detailed_debug", "maybe", "litellm_oauth_detailed_debug"),
     ("litellm_oauth_refresh_buffer", -5, "litellm_oauth_refresh_buffer is -5"),
     ("litellm_oauth_encryption_key", "obviously-not-a-key", "litellm_oauth_encryption_key is malformed"),
     ("litellm_oauth_master_key", "hunter2-hunter2-hunter2", "litellm_oauth_master_key is malformed"),

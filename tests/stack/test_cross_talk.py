@@ -5,7 +5,6 @@ Its configuration has a response cache, long cooldowns and none of the cures: wh
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -20,9 +19,12 @@ import pytest
 import yaml
 from docker.models.containers import Container
 
-from support.stack import Stack, log_in, log_out, replica, until
+from support.leaks import Secrets, verifier_digests
+from support.stack import Stack, approve, log_in, log_out, replica, until
 
 ALICE, BOB = "key-user-1", "key-user-2"
+# Logs in by command.
+COMMANDED = "debugged"
 QUESTION = "The same question from everybody"
 BODY: dict[str, Any] = {
     "model": "claude-haiku",
@@ -55,8 +57,14 @@ class Recorder(CustomLogger):
 
 recorder = Recorder()
 """
-# What could be a token of the sandbox.
-SECRET = re.compile(r"[A-Za-z0-9_-]{40,}")
+# What people send by mistake.
+OF_STRANGERS = {
+    "key": "sk-obviously-fake-key-of-a-stranger",
+    "odd key": "obviously-fake-key-of-another-form",
+    "token": "sk-ant-oat01-obviously-fake-token",
+    "bearer": "obviously.fake.bearer-of-a-stranger",
+    "code": "obviously-fake-code-in-the-wrong-place",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +113,7 @@ def sharing(stack: Stack) -> Iterator[Sharing]:
             own_host=True,
             config=config,
             files={"/app/recorder.py": recorder},
-            environment={"LITELLM_LOG": "DEBUG", "NUM_WORKERS": "1"},
+            environment={"LITELLM_LOG_LEVEL": "DEBUG", "DETAILED_DEBUG": "true", "NUM_WORKERS": "1"},
         ) as (container, url),
         httpx.Client(base_url=url, headers={"Authorization": f"Bearer {stack.key}"}, timeout=60) as gateway,
         caller(gateway, stack, ALICE) as alice,
@@ -208,33 +216,118 @@ def test_what_was_used_is_noted_for_who_used_it(sharing: Sharing, sandbox: httpx
     until(lambda: noted() == {("failure", ALICE), ("success", BOB)})
 
 
+def ask_with_others_credentials(one: Caller) -> str:
+    """Every way in which somebody may bring a secret that is not wanted there; the answers."""
+    stranger = httpx.Client(base_url=one.client.base_url, timeout=60)
+    answers = [
+        one.client.post("/v1/chat/completions", json={**BODY, "api_key": OF_STRANGERS["key"]}),
+        one.client.post(
+            "/v1/chat/completions",
+            json={**BODY, "extra_headers": {"Authorization": f"Bearer {OF_STRANGERS['token']}"}},
+        ),
+        one.client.post(
+            "/v1/messages",
+            json=BODY,
+            headers={
+                "x-litellm-api-key": one.client.headers["Authorization"],
+                "Authorization": f"Bearer {OF_STRANGERS['bearer']}",
+            },
+        ),
+        one.client.post("/auth/claude/oauth/exchange", json={"code": OF_STRANGERS["code"]}),
+        one.client.post("/auth/claude/oauth/refresh", json={"code": OF_STRANGERS["code"]}),
+        one.client.get("/auth/claude/oauth/status", params={"code": OF_STRANGERS["code"]}),
+    ]
+    for key in (OF_STRANGERS["key"], OF_STRANGERS["odd key"], OF_STRANGERS["token"]):
+        for headers in ({"Authorization": f"Bearer {key}"}, {"Authorization": key}, {"x-api-key": key}):
+            answers.append(stranger.post("/v1/chat/completions", json=BODY, headers=headers))
+            answers.append(stranger.get("/auth/claude/oauth/status", headers=headers))
+            assert answers[-1].status_code == answers[-2].status_code == 401
+    return "".join(answer.text for answer in answers)
+
+
+def exported(container: Container, user: str) -> set[str]:
+    """The tokens that the user has now, in the clear."""
+    code, document = container.exec_run(["litellm", "claude", "export", "--user", user], stderr=False)
+    assert code == 0
+    assert isinstance(document, bytes)
+    return {value for name, value in json.loads(document).items() if name.endswith("Token")}
+
+
+def run(container: Container, *command: str) -> str:
+    """What a command shows to whoever gives it."""
+    _, shown = container.exec_run(["litellm", "claude", *command])
+    assert isinstance(shown, bytes)
+    return shown.decode()
+
+
+def found(stack: Stack, log: str, secrets: set[str], text: str) -> list[str]:
+    """Which of these secrets, and of all those that the stack has, are in ``log`` or ``text``."""
+    assert "LiteLLM Proxy:DEBUG" in log
+    assert "litellm_oauth DEBUG" in log
+    lasting = {value for value in stack.secrets().values() if value}
+    lasting |= {(stack.directory / "secrets/users" / user).read_text().strip() for user in (ALICE, BOB)}
+    verifiers = verifier_digests([text])
+    assert verifiers
+    return Secrets(frozenset(secrets | lasting), verifiers, frozenset({43})).found_in(text + log)
+
+
 @pytest.mark.parametrize("claude_tokens", [True, False])
-def test_no_token_is_in_any_log_or_answer_however_much_is_logged(
-    sharing: Sharing, sandbox: httpx.Client, gateway: httpx.Client, claude_tokens: bool
+def test_no_secret_is_in_any_log_or_answer_however_much_is_logged(
+    stack: Stack, sharing: Sharing, sandbox: httpx.Client, claude_tokens: bool
 ) -> None:
-    """LiteLLM logs everything here (LITELLM_LOG=DEBUG), and hides what looks like Claude's tokens only."""
+    """Whether or not a token has the form by which LiteLLM knows it as one."""
     sandbox.post("/control/settings", json={"claude_tokens": claude_tokens}).raise_for_status()
-    text = ""
+    client = sharing.alice.client
     try:
-        for one in (sharing.alice, sharing.bob):
-            one.client.post("/auth/claude/oauth/refresh", json={"force": True}).raise_for_status()
+        started = client.get("/auth/claude/oauth/start?force=true")
+        code = approve(f"{started.json()['authorization_url']}&login_hint={sharing.alice.account}")
+        text = started.text + client.post("/auth/claude/oauth/exchange", json={"code": code}).text
+        secrets = {code.partition("#")[0], *exported(sharing.container, ALICE)}
+        text += client.post("/auth/claude/oauth/refresh", json={"force": True}).text
+        for status in (None, 401, 429, 500):
+            if status is not None:
+                fault(sandbox, sharing.alice.account, "status", status=status)
             for route in ROUTES:
-                answer = one.ask(route)
-                assert answer.status_code == 200, (route, answer.text)
+                answer = sharing.alice.ask(route)
+                as_wanted = answer.status_code == 200 if status is None else "error" in answer.text
+                assert as_wanted, (route, status, answer.text)
                 text += answer.text + str(answer.headers)
-        fault(sandbox, sharing.alice.account, "status", status=401)
-        for route in ROUTES:
-            answer = sharing.alice.ask(route)
-            text += answer.text + str(answer.headers)
+        secrets |= exported(sharing.container, ALICE)
     finally:
         sandbox.delete("/control/settings").raise_for_status()
-    carried = {
-        record["token_sha256"]
-        for one in (sharing.alice, sharing.bob)
-        for record in sandbox.get("/control/requests", params={"account": one.account}).json()
-    }
-    assert len(carried) >= 4
-    log = sharing.log()
-    assert "DEBUG" in log
-    shown = {hashlib.sha256(word.encode()).hexdigest()[:16] for word in SECRET.findall(text + log)}
-    assert shown & carried == set()
+    # The code, and the tokens of the login and of the refresh.
+    assert len(secrets) == 1 + 2 * 2
+    assert found(stack, sharing.log(), secrets, text) == []
+
+
+def test_nor_is_one_that_comes_by_mistake_or_by_command(stack: Stack, sharing: Sharing) -> None:
+    text = ask_with_others_credentials(sharing.bob)
+    text += run(sharing.container, "login", "--user", COMMANDED)
+    (url,) = re.findall(r"http\S+authorize\?\S+", text)
+    code = approve(url)
+    text += run(sharing.container, "callback", code, "--user", COMMANDED)
+    secrets = {*OF_STRANGERS.values(), code.partition("#")[0], *exported(sharing.container, COMMANDED)}
+    text += run(sharing.container, "refresh", "--force", "--user", COMMANDED)
+    secrets |= exported(sharing.container, COMMANDED)
+    for command in ("status", "logout"):
+        text += run(sharing.container, command, "--user", COMMANDED)
+    assert "is logged out" in text
+    assert len(secrets) == len(OF_STRANGERS) + 1 + 2 * 2
+    # A refused key goes to an operator's callback, by LiteLLM: hashed only where it has the form of one.
+    said = "\n".join(line for line in sharing.log().splitlines() if not line.startswith("RECORD "))
+    assert found(stack, said, secrets, text) == []
+
+
+def test_the_documents_command_for_debugging_starts_a_second_gateway_that_says_everything(
+    sharing: Sharing,
+) -> None:
+    command = "export LITELLM_LOG_LEVEL=DEBUG && timeout 90 python -m litellm"
+    quiet = {"LITELLM_LOG_LEVEL": "INFO", "DETAILED_DEBUG": "false"}
+    _, said = sharing.container.exec_run(["sh", "-c", command], environment=quiet, stream=True)
+    text = b""
+    for piece in said:
+        assert isinstance(piece, bytes)
+        text += piece
+        if b"LiteLLM Proxy:DEBUG" in text and b"the OAuth module is ready" in text:
+            return
+    pytest.fail(text.decode())

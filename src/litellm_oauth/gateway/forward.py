@@ -161,6 +161,7 @@ class Forwarder:
         token = await self._runtime.credential(user, upstream.fallback)
         if isinstance(token, ApiKey):
             return await self._sent(call, {"x-api-key": token.value})
+        _log.debug("a request goes on with the token of %s (generation %d)", user, token.generation)
         answer = await self._sent(call, _bearer(token, call.headers))
         if answer.status_code != httpx.codes.UNAUTHORIZED:
             return answer

@@ -189,6 +189,9 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
         token = await runtime.credential(user, destination.model)
         if isinstance(token, ApiKey):
             return token.value
+        _log.debug(
+            "%s is called with the token of %s (generation %d)", destination.model, user, token.generation
+        )
         api_key = as_api_key(token.value)
         _attempt.set(_Attempt(call_id, api_key, user, token.generation))
         return api_key

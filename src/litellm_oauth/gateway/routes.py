@@ -218,6 +218,7 @@ class _Api:
         origin = request.client.host if request.client else "unknown"
         user = await acting_for(self._service, caller, origin, named, values.get("user_id"))
         name = "anonymous" if caller is ANONYMOUS else caller.user_id
+        _log.debug("%s asks for %s on behalf of %s", name, request.scope["route"].name, user)
         return _Call(user=user, actor=Actor(name=name, origin=origin), caller=caller, query=values, body=body)
 
     async def _caller(self, request: Request, anonymous: bool) -> Caller:

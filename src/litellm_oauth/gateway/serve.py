@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..errors import SettingsError
 from ..settings import load_settings
+from .log import log_level
 from .startup_failure import CANNOT_START, say
 
 SECRETS = Path("/run/secrets")
@@ -26,6 +27,7 @@ _START = "litellm_oauth.gateway.startup:start"
 def main() -> int:
     """Returns the exit status; does not return while the server runs."""
     try:
+        log_level(os.environ)
         load_settings()
         set_api_keys(os.environ, SECRETS)
     except SettingsError as error:

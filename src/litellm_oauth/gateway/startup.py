@@ -31,7 +31,7 @@ from .forward import LIMITS, TIMEOUT, Forwarder
 from .health import Health, look_at_marked_models
 from .hook import oauth_hook
 from .identity import Caller, caller_of
-from .log import write_to_log
+from .log import log_level, write_to_log
 from .retry import retry_at_once
 from .routes import Authenticate, build_router
 from .runtime import Runtime
@@ -49,9 +49,9 @@ _background: set[asyncio.Task[None]] = set()
 
 async def start() -> None:
     """Open the service, mount the routes before LiteLLM's, start the background refresh."""
-    write_to_log()
-    _make_haste()
     try:
+        write_to_log(log_level(os.environ))
+        _make_haste()
         settings = load_settings()
         if settings.master_key:
             # LiteLLM wants it in its environment. Set here, no `docker inspect` and no process list show it.
