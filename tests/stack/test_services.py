@@ -8,7 +8,7 @@ import pytest
 
 from support.stack import Stack
 
-SERVICES = ["litellm", "db", "redis", "sandbox"]
+SERVICES = ["litellm", "db", "redis", "sandbox", "adminer", "redis-commander"]
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -37,7 +37,7 @@ def test_no_secret_shows_in_inspect_or_logs(stack: Stack, service: str) -> None:
     assert [name for name, value in stack.secrets().items() if value in shown] == []
 
 
-def test_only_the_gateway_and_the_sandbox_are_published_and_on_loopback(stack: Stack) -> None:
+def test_only_the_gateway_the_sandbox_and_the_debug_tools_are_published_and_on_loopback(stack: Stack) -> None:
     published = {
         service: [binding["HostIp"] for ports in bindings.values() for binding in ports or []]
         for service in SERVICES
@@ -46,6 +46,8 @@ def test_only_the_gateway_and_the_sandbox_are_published_and_on_loopback(stack: S
     assert {service: hosts for service, hosts in published.items() if hosts} == {
         "litellm": ["127.0.0.1"],
         "sandbox": ["127.0.0.1"],
+        "adminer": ["127.0.0.1"],
+        "redis-commander": ["127.0.0.1"],
     }
 
 
@@ -56,7 +58,9 @@ def test_the_data_have_no_way_out(stack: Stack) -> None:
         assert list(stack.inspect(service)["NetworkSettings"]["Networks"]) == [f"{stack.name}_backend"]
 
 
-@pytest.mark.parametrize(("owner", "uid"), [("gateway", 10001), ("db", 999), ("redis", 10003)])
+@pytest.mark.parametrize(
+    ("owner", "uid"), [("gateway", 10001), ("db", 999), ("redis", 10003), ("debug_tools", 10000)]
+)
 def test_secret_files_are_their_service_s_alone(stack: Stack, owner: str, uid: int) -> None:
     for folder in (stack.directory, stack.directory / "secrets", stack.directory / "config"):
         assert (folder.stat().st_uid, folder.stat().st_mode & 0o777) == (0, 0o700)
