@@ -7,6 +7,7 @@ nearest true form stands here and in the README's table.
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from support.docker_host import FOLDER, DockerHost, matched
+from support.docker_host import FOLDER, ROOT, DockerHost, matched
 from support.documented import PSQL, chat, log_in, setting, settled, status, tokens
 
 pytestmark = pytest.mark.timeout(900)  # images are built in the course of it
@@ -417,3 +418,38 @@ def test_tokens_in_the_env_file_are_imported_where_nobody_ever_logged_in(host: D
     settled(host, "docker-compose")
     assert status(host)["status"] == "active"
     assert tokens(host)["accessToken"] == login["accessToken"]
+
+
+def test_odd_secrets_from_the_inventory_survive_the_env_file(host: DockerHost, tmp_path: Path) -> None:
+    password = "pa$w'o\"rd\\n#${x}"
+    keys = {
+        "TEAM_API_KEY": "dollar$HOME'quote",
+        "SIGNING_KEY": "-----BEGIN PRIVATE KEY-----\nb2J2aW91c2x5\nZmFrZQ==\n-----END PRIVATE KEY-----\n",
+    }
+    odd = {"postgres_password": password, "litellm_oauth_api_keys": keys}
+    given = tmp_path / "odd.json"
+    given.write_text(json.dumps(odd))
+    export = [
+        "ansible-playbook",
+        "playbooks/export_compose.yml",
+        "-e",
+        f"directory={tmp_path}/x",
+        "-e",
+        f"@{given}",
+    ]
+    done = subprocess.run(export, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout
+    assert password not in done.stdout
+    names = ("POSTGRES_PASSWORD", "TEAM_API_KEY", "SIGNING_KEY")
+    host.run(f"cat > odd.env <<'END'\n{(tmp_path / 'x/.env').read_text()}\nEND")
+    host.run(
+        f"echo '{json.dumps({'services': {'x': {'image': 'x', 'environment': {n: '${' + n + '}' for n in names}}}})}' > odd.json"
+    )
+    shown = json.loads(host.run("docker-compose -f odd.json --env-file odd.env config --format json"))
+    found = shown["services"]["x"]["environment"]
+    # what `config` prints could be read again, so a dollar is doubled
+    read = {name: str(value).replace("$$", "$").strip() for name, value in found.items()}
+    assert read == {
+        "POSTGRES_PASSWORD": password,
+        **{name: value.strip() for name, value in keys.items()},
+    }

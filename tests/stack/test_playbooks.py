@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from urllib.parse import parse_qs, urlsplit
@@ -9,7 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from support.stack import Stack, approve, changed, log_out, playbook, status
+from support import ansible_modules
+from support.stack import Stack, approve, changed, log_in, log_out, playbook, status
 
 USER = "playbook-user"
 
@@ -117,3 +119,18 @@ def test_logout_by_playbook_forgets_the_user_once(gateway: httpx.Client) -> None
     assert changed(playbook("playbooks/oauth_logout.yml", user=USER)) == 1
     assert not status(gateway, USER)["authenticated"]
     assert changed(playbook("playbooks/oauth_logout.yml", user=USER)) == 0
+
+
+def test_command_line_http_and_module_agree_on_a_login_to_the_second(
+    stack: Stack, gateway: httpx.Client
+) -> None:
+    log_in(gateway, USER)
+    by_http = status(gateway, USER)
+    (by_module,) = ansible_modules.run("info", gateway_url=stack.gateway_url, api_key=stack.key, user=USER)[
+        "users"
+    ]
+    shown = stack.exec("litellm", "litellm", "claude", "status", "--json", "--user", USER)
+    by_command = json.loads(shown.stdout)
+    for other in (by_module, by_command):
+        assert {**other, "expires_in": 0} == {**by_http, "expires_in": 0}
+        assert abs(other["expires_in"] - by_http["expires_in"]) <= 5
