@@ -93,7 +93,8 @@ check "status" '"status": ?"logged_out"' "$(ask "$oauth/status")"
 started=$(ask "$oauth/start")
 check "start" '"authorization_url".*"state"' "$started"
 authorization_url=$(sed -n 's/.*"authorization_url": *"\([^"]*\)".*/\1/p' <<<"$started")
-check "a wrong code is refused" '"error"' "$(ask -H 'Content-Type: application/json' -d '{"code": "wrong"}' "$oauth/exchange")"
+check "a foreign state is refused" state_mismatch \
+  "$(ask -H 'Content-Type: application/json' -d '{"code": "wrong", "state": "foreign"}' "$oauth/exchange")"
 
 heading Authentication
 authorization_url=${authorization_url//\\u0026/&}

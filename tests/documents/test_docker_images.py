@@ -302,7 +302,7 @@ def test_token_refresh_errors(host: DockerHost) -> None:
 def test_logging(host: DockerHost) -> None:
     assert "litellm-db-1" in host.run("docker-compose logs").replace("db-1 ", "litellm-db-1 ")
     host.run("timeout 3 docker-compose logs -f litellm", code=124)
-    assert "logged in" in host.run('docker-compose logs litellm | grep -i "oauth\\|token\\|claude"')
+    assert "litellm_oauth INFO" in host.run('docker-compose logs litellm | grep -i "oauth\\|token\\|claude"')
     settled(host, "LITELLM_LOG_LEVEL=DEBUG docker-compose", "litellm")
     key = setting(host, "LITELLM_MASTER_KEY")
     assert "Sandbox answer" in chat(host, key=key)
@@ -346,7 +346,7 @@ def test_restore_into_an_empty_database_brings_the_logins_back(host: DockerHost)
     )
     before = tokens(host)
     host.run("docker cp litellm-litellm-1:/app/.litellm/claude_tokens.json ./claude_tokens_backup.json")
-    host.run("docker-compose stop litellm && docker-compose rm --force litellm db")
+    host.run("docker-compose rm --stop --force litellm db")
     host.run("docker volume rm litellm_postgres_data litellm_oauth_tokens")
     settled(host, "docker-compose")
     assert status(host)["status"] == "logged_out"

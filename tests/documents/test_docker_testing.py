@@ -145,7 +145,7 @@ def test_verify_authentication(host: DockerHost) -> None:
 @block("Method 2: API Authentication: Response")
 def test_start_oauth_flow(host: DockerHost) -> None:
     told = json.loads(host.run("curl --silent http://localhost:4000/auth/claude/oauth/start"))
-    assert told["already_logged_in"] is True
+    assert told["error"]["code"] == "already_logged_in"
     host.run(f"{CLAUDE} logout")
     started = json.loads(host.run("curl --silent http://localhost:4000/auth/claude/oauth/start"))
     assert started["authorization_url"].startswith("http://localhost:4010/oauth/authorize?")

@@ -29,7 +29,9 @@ from ..gateway import views
 from ..results import Actor, StartedLogin
 from ..service import TokenService
 from ..settings import load_settings
-from ..tokens import Status
+from ..stores.documents import SOURCE as FILE
+from ..stores.documents import document_path
+from ..tokens import Status, UserStatus
 from . import text
 from .arguments import DEFAULT_USER, Arguments, parse
 from .everybody import refresh_all
@@ -128,7 +130,7 @@ async def _complete(service: TokenService, arguments: Arguments, code: str, stat
 
 async def _status(service: TokenService, arguments: Arguments) -> int:
     status = await service.status(arguments.user)
-    _print(arguments, views.status(status), text.status(status, _user_option(arguments)))
+    _print(arguments, views.status(status), text.status(status, _where(status), _user_option(arguments)))
     return FINE if status.authenticated and status.status is not Status.EXPIRED else NOT_LOGGED_IN
 
 
@@ -173,6 +175,13 @@ def _ask_for_code(started: StartedLogin) -> str:
     print("\n📋 Paste the code here (or press Enter to do it later): ", end="", flush=True)
     ready, _, _ = select.select([sys.stdin], [], [], started.expires_in)
     return sys.stdin.readline().strip() if ready else ""
+
+
+def _where(status: UserStatus) -> str:
+    """The tier, or the file itself, for people."""
+    if status.source != FILE:
+        return status.source
+    return str(document_path(load_settings().token_file, status.user_id))
 
 
 def _actor() -> Actor:

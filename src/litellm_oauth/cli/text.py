@@ -65,13 +65,14 @@ def logged_in(status: UserStatus) -> str:
     return "\n".join(("✅ Authentication successful!", RULE, *_details(status)))
 
 
-def status(status: UserStatus, user_option: str) -> str:
+def status(status: UserStatus, where: str, user_option: str) -> str:
+    """``where``: what its tokens are read from."""
     lines = ["🔍 Claude OAuth Status", RULE]
     if status.status is Status.LOGGED_OUT:
         lines += [f"❌ {status.user_id} is not logged in"]
     else:
         mark = "✅" if status.authenticated else "❌"
-        lines += [f"{mark} Using tokens from: {status.source}", "", "📊 Token Status:", *_details(status)]
+        lines += [f"{mark} Using tokens from: {where}", "", "📊 Token Status:", *_details(status)]
     if not status.authenticated:
         lines += ["", "💡 Log in with:", f"   litellm claude login{user_option}"]
     return "\n".join(lines)

@@ -51,7 +51,7 @@ class Documents:
     def __init__(self, token_file: Path, state: Path, seal: Seal, *, authority: bool) -> None:
         """``authority``: the documents decide, so what a person does to one by hand counts."""
         self._token_file = token_file
-        self._users = token_file.parent / "users"
+        self._users = _users_folder(token_file)
         self._floors = state / "generations"
         self._seal = seal
         self.authority = authority
@@ -80,7 +80,7 @@ class Documents:
 
     def path(self, user: str) -> Path:
         """Where the user's document lies."""
-        return self._token_file if user == DEFAULT_USER else self._users / f"{_hashed(user)}.json"
+        return document_path(self._token_file, user)
 
     def read(self, user: str) -> Document | None:
         """The document with its generation, None where nothing is known of the user.
@@ -255,6 +255,15 @@ def _put_back(path: Path, content: bytes | None) -> None:
         path.unlink(missing_ok=True)
     elif read_private(path) != content:
         write_private(path, content, durable=True)
+
+
+def document_path(token_file: Path, user: str) -> Path:
+    """Where a user's document lies, with ``default``'s at ``token_file``."""
+    return token_file if user == DEFAULT_USER else _users_folder(token_file) / f"{_hashed(user)}.json"
+
+
+def _users_folder(token_file: Path) -> Path:
+    return token_file.parent / "users"
 
 
 def _hashed(user: str) -> str:
