@@ -33,16 +33,17 @@ missing() { echo "  MISSING $*" >&2; exit 3; }
 # check NAME PATTERN TEXT: whether the text has the pattern
 check() { if grep -qE -- "$2" <<<"$3"; then passed "$1"; else failed "$1" "$3"; fi; }
 
-# setting NAME: its value in the env file
-setting() { sed -n "s/^$1=//p" "$env_file" | tail -n 1; }
+# setting NAME: its value in the env file, without the quotes around it
+setting() { sed -n "s/^$1=//p" "$env_file" | tail -n 1 | sed "s/^'\(.*\)'\$/\1/; s/^\"\(.*\)\"\$/\1/"; }
 
 heading Prerequisites
 command -v docker >/dev/null || missing "docker: install Docker 20.10 or newer"
 docker info >/dev/null 2>&1 || missing "the docker engine does not answer: start it, or become somebody who may use it"
 passed "docker $(docker version --format '{{.Server.Version}}')"
-if docker compose version >/dev/null 2>&1; then compose=(docker compose)
-elif docker-compose version --short 2>/dev/null | grep -qE '^v?([2-9]|[1-9][0-9])\.'; then compose=(docker-compose)
-else missing "Docker Compose 2.0 or newer"; fi
+recent='^v?(2\.(2[4-9]|[3-9][0-9])|[3-9]|[1-9][0-9])'
+if docker compose version --short 2>/dev/null | grep -qE "$recent"; then compose=(docker compose)
+elif docker-compose version --short 2>/dev/null | grep -qE "$recent"; then compose=(docker-compose)
+else missing "Docker Compose 2.24 or newer"; fi
 passed "${compose[*]} $("${compose[@]}" version --short)"
 command -v curl >/dev/null || missing "curl"
 for needed in "$file" "$env_file"; do
@@ -51,13 +52,19 @@ done
 passed "$file and $env_file"
 compose+=(-f "$file" --env-file "$env_file")
 base=$(setting BASE_IMAGE)
+base=${base:-$(sed -n 's/.*BASE_IMAGE:-\([^}]*\)}.*/\1/p' "$file" | head -n 1)}
 if [ "$build" = --build ] && [[ $base == litellm-oauth/debian:* ]] && ! docker image inspect "$base" >/dev/null 2>&1; then
   command -v mmdebstrap >/dev/null || missing "the base image $base: install mmdebstrap, or set BASE_IMAGE=debian:trixie-slim in $env_file"
   echo "  making the base image from Debian's packages"
   "$(dirname "$0")/images/debian/build" "$base" "${base#litellm-oauth/debian:}" >/dev/null
 fi
-[ -z "$("${compose[@]}" ps --all --quiet)" ] \
-  || { echo "  A stack of this name is there already. Take it away first: ${compose[*]} down (--volumes, if its logins may go)" >&2; exit 3; }
+# What is taken away at the end must be nobody else's: neither of another project of this name, nor of Ansible's.
+project=$(sed -n 's/^name: //p' "$file")
+there=$(docker ps --all --format '{{.Names}}' | grep "^$project-" || :)
+for volume in $("${compose[@]}" config --volumes); do
+  if docker volume inspect "${project}_$volume" >/dev/null 2>&1; then there+=" ${project}_$volume"; fi
+done
+[ -z "$there" ] || missing "room for a stack called $project, since these are there:" $there "; take them away first, if their logins may go"
 
 clean_up() {
   code=$?

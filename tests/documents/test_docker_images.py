@@ -32,11 +32,16 @@ def host(plain_host: DockerHost) -> Iterator[DockerHost]:
     plain_host.run("docker-compose down --volumes --timeout 5", code=None)
 
 
+def base(host: DockerHost) -> str:
+    """The image that the others are built on."""
+    return host.run("sed -n 's/.*BASE_IMAGE:-\\(.*\\)}.*/\\1/p' docker-compose.yml | head -n 1").strip()
+
+
 @block("Main Image")
 def test_main_image_is_built_because_the_published_one_has_no_such_module(host: DockerHost) -> None:
     host.run(
         "DOCKER_BUILDKIT=1 docker build --quiet --tag litellm:oauth-custom "
-        "--secret id=ca,src=/etc/ssl/certs/ca-certificates.crt --build-arg BASE=$(sed -n s/^BASE_IMAGE=//p .env) .",
+        f"--secret id=ca,src=/etc/ssl/certs/ca-certificates.crt --build-arg BASE={base(host)} .",
         timeout=600,
     )
     said = host.run(
@@ -50,7 +55,7 @@ def test_main_image_is_built_because_the_published_one_has_no_such_module(host: 
 def test_database_image_is_the_same_and_one_without_its_client_can_be_made(host: DockerHost) -> None:
     host.run(
         "DOCKER_BUILDKIT=1 docker build --quiet --tag litellm:without-database --build-arg DATABASE_CLIENT=no "
-        "--secret id=ca,src=/etc/ssl/certs/ca-certificates.crt --build-arg BASE=$(sed -n s/^BASE_IMAGE=//p .env) .",
+        f"--secret id=ca,src=/etc/ssl/certs/ca-certificates.crt --build-arg BASE={base(host)} .",
         timeout=600,
     )
     run = "docker run --rm --entrypoint python"
@@ -400,7 +405,7 @@ def test_build_with_oauth_support(host: DockerHost) -> None:
     assert "litellm:oauth-custom" in host.run("docker image ls --format '{{.Repository}}:{{.Tag}}'")
     platforms = host.run("docker buildx inspect --bootstrap 2>&1 | sed -n s/^Platforms://p")
     host.run(
-        "docker buildx build --platform linux/amd64 --build-arg BASE=$(sed -n s/^BASE_IMAGE=//p .env) "
+        f"docker buildx build --platform linux/amd64 --build-arg BASE={base(host)} "
         "--secret id=ca,src=/etc/ssl/certs/ca-certificates.crt -t litellm:oauth-multiarch --load .",
         timeout=600,
     )
