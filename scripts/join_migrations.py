@@ -25,7 +25,8 @@ _BEGIN = """\
 --   psql -U llmproxy -d litellm -f add_claude_oauth_tokens.sql
 -- It applies what the database lacks, records it as the gateway does, and does nothing where nothing is
 -- lacking: run it any number of times, before the gateway's first start or after, as the role that owns the
--- database (the gateway's) or as a superuser.
+-- database (the gateway's). Another superuser may make the tables with it, but is refused where they are: it
+-- would run what the owner may have put in their place.
 --
 -- Made from files/migrations by `make migrations`. Change those.
 
@@ -37,13 +38,39 @@ SET LOCAL search_path = pg_catalog, pg_temp;
 SET LOCAL client_min_messages = warning;
 SET LOCAL lock_timeout = '60s';
 
--- What another superuser makes would not be the gateway's.
-SELECT format('SET LOCAL ROLE %I', pg_get_userbyid(datdba)) FROM pg_database
-WHERE datname = current_database() AND pg_get_userbyid(datdba) <> current_user
-  AND (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) \\gexec
-
 -- A gateway that starts at this moment waits, or is waited for.
 DO $$ BEGIN PERFORM pg_advisory_xact_lock({lock}); END $$;
+
+-- What another superuser makes would not be the owner's, and to take the owner's role is no boundary: a
+-- function of the owner's gives it back. So such a superuser reads and calls nothing that the owner may have
+-- made. Its login tells it: the owner of the database chooses the role that a session in it begins with.
+\\set free false
+SELECT pg_get_userbyid(datdba) AS owner, rolsuper AND me.oid <> datdba AS stranger,
+  EXISTS (SELECT FROM pg_namespace WHERE nspname = 'claude_oauth') OR EXISTS (
+    SELECT FROM pg_namespace JOIN pg_roles AS maker ON maker.oid = nspowner
+    WHERE nspname = 'claude_oauth_audit' AND NOT maker.rolsuper) AS taken,
+  NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'claude_oauth_audit') AS free
+FROM pg_database, pg_roles AS me WHERE datname = current_database() AND me.rolname = session_user \\gset
+\\if :stranger
+\\if :taken
+DO $$
+BEGIN
+  RAISE EXCEPTION 'run this as the database''s owner, %',
+    (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database())
+    USING HINT = 'A superuser would run with its own rights what the owner may have put into claude_oauth.';
+END
+$$;
+\\endif
+-- Never IF NOT EXISTS: the owner may be making one at this very moment. The second one is there until the
+-- end, and keeps the owner from making what 0003 calls.
+CREATE SCHEMA claude_oauth AUTHORIZATION :"owner";
+\\if :free
+CREATE SCHEMA claude_oauth_audit AUTHORIZATION :"owner";
+\\endif
+SET LOCAL ROLE :"owner";
+\\else
+\\set free false
+\\endif
 
 SELECT to_regclass('claude_oauth.schema_migrations') IS NULL AS lacking \\gset
 \\if :lacking
@@ -81,6 +108,9 @@ VALUES ('{name}', '{checksum}');
 """
 
 _END = """
+\\if :free
+DROP SCHEMA claude_oauth_audit;
+\\endif
 COMMIT;
 \\set QUIET off
 """
