@@ -210,7 +210,7 @@ class Database:
 
 # What libpq says of a connection that failed, and what is said of it here.
 _CAUSES = {
-    "SSL": "the server does not offer the TLS that sslmode asks for",
+    "server does not support SSL": "the server does not offer the TLS that sslmode asks for",
     "password authentication failed": "the password was refused",
     "could not translate host name": "the host's name is not known",
     "Connection refused": "the connection was refused",
