@@ -4,18 +4,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from litellm_oauth.stores import Attempt, Claim, Failure, Note, Sealed, TokenRow
+from litellm_oauth.disk import Disk
+from litellm_oauth.hostlock import HostLocks
+from litellm_oauth.stores import Attempt, Claim, Failure, Note, Sealed, TokenRow, TokenStore
 from litellm_oauth.stores.database import Database
+from litellm_oauth.stores.documents import Documents
+from litellm_oauth.stores.file import FileTokens
 from litellm_oauth.stores.postgres import PostgresTokens
 from support.postgres import AUDIT, TOKENS
-from support.service import ACTOR, Gateways
+from support.service import ACTOR, Gateways, eventually
 
 TOKEN_URL = "https://provider.test/token"
 TIMEOUT = Failure("timeout: because", 60)
@@ -31,6 +38,19 @@ async def store(gateways: Gateways) -> AsyncIterator[PostgresTokens]:
     await database.open()
     yield PostgresTokens(database, TOKEN_URL, "client")
     await database.close()
+
+
+@pytest.fixture(params=["database", "files"])
+def either(request: pytest.FixtureRequest, store: PostgresTokens, tmp_path: Path) -> Iterator[TokenStore]:
+    """Each of the two stores that decide."""
+    if request.param == "database":
+        yield store
+        return
+    documents = Documents(tmp_path / "tokens", tmp_path, lambda *_: pytest.fail("sealed"), authority=True)
+    documents.prepare()
+    locks, disk = HostLocks(tmp_path / "locks"), Disk()
+    yield FileTokens(documents, tmp_path, locks, disk, TOKEN_URL, "client", time.time, lambda _row: True)
+    disk.close()
 
 
 async def row(store: PostgresTokens, user: str = "alice", **changes: Any) -> TokenRow:
@@ -141,8 +161,32 @@ async def test_an_import_replaces_the_generation_that_was_looked_at_and_no_other
     assert await store.save(mine, NEW, NOTE) is None
 
 
-async def test_an_import_needs_no_row_and_counts_from_one(store: PostgresTokens) -> None:
+@pytest.mark.parametrize("over", [0, None])
+async def test_an_import_needs_no_row_and_counts_from_one(either: TokenStore, over: int | None) -> None:
     note = Note(ACTOR, "import", "bob", "imported")
-    row = await store.import_login("bob", NEW, note, logged_in_at=None, over=0)
+    row = await either.import_login("bob", NEW, note, logged_in_at=None, over=over)
     assert row is not None
     assert (row.user_id, row.generation, row.client_id) == ("bob", 1, None)
+
+
+async def test_an_import_over_a_generation_whose_row_is_gone_writes_nothing(
+    either: TokenStore, gateways: Gateways
+) -> None:
+    note = Note(ACTOR, "import", "bob", "imported")
+    assert await either.import_login("bob", NEW, note, logged_in_at=None, over=1) is None
+    assert await either.load("bob") is None
+    assert gateways.database.query(f"SELECT FROM {AUDIT}") == []
+
+
+async def test_an_import_over_a_generation_waits_for_whoever_takes_its_row_away(
+    store: PostgresTokens, gateways: Gateways
+) -> None:
+    note = Note(ACTOR, "import", "alice", "imported")
+    waiting = """SELECT FROM pg_locks JOIN pg_stat_activity USING (pid)
+      WHERE NOT granted AND datname = current_database()"""
+    with gateways.database.transaction() as other:
+        other.execute(f"DELETE FROM {TOKENS}")
+        imported = asyncio.create_task(store.import_login("alice", NEW, note, logged_in_at=None, over=1))
+        await eventually(lambda: gateways.database.query(waiting))
+    assert await imported is None
+    assert await store.load("alice") is None

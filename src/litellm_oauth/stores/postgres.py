@@ -190,8 +190,15 @@ WITH used AS (
 saved AS ({_put_login(source="FROM used")}),
 noted AS ({_NOTE} FROM saved)
 SELECT * FROM saved"""
+# Where a generation is to be replaced, its row has to be there, and is held so that it stays.
 _IMPORT = f"""
-WITH saved AS ({_put_login(condition="WHERE coalesce(t.generation = %(over)s, true)")}),
+WITH there AS (SELECT 1 FROM {TOKENS} WHERE user_id = %(user)s FOR UPDATE),
+saved AS ({
+    _put_login(
+        source="WHERE coalesce(%(over)s::bigint, 0) = 0 OR EXISTS (SELECT FROM there)",
+        condition="WHERE coalesce(t.generation = %(over)s, true)",
+    )
+}),
 noted AS ({_NOTE} FROM saved)
 SELECT * FROM saved"""
 _EMPTIED = """access_token_encrypted = NULL, refresh_token_encrypted = NULL, expires_at = NULL,
