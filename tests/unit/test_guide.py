@@ -137,3 +137,17 @@ def test_every_command_is_in_the_table(capsys: pytest.CaptureFixture[str]) -> No
     told = {words(first)[0].split()[0] for first, *_ in rows("The command line")}
     assert "login" in known
     assert told >= known
+
+
+_COMMANDS = "login", "callback x", "status", "refresh", "refresh --all", "logout", "export", "import", "users"
+
+
+@pytest.mark.parametrize("command", _COMMANDS)
+def test_it_says_which_commands_take_no_user(command: str) -> None:
+    (without,) = re.findall(r"`--user USER` but for ([^;]*);", GUIDE)
+    assert parse([*command.split(), "--json"]).json
+    if command in words(without):
+        with pytest.raises(SystemExit):
+            parse([*command.split(), "--user", "alice"])
+    else:
+        assert parse([*command.split(), "--user", "alice"]).user == "alice"
