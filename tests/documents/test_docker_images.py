@@ -34,7 +34,7 @@ def host(plain_host: DockerHost) -> Iterator[DockerHost]:
 
 def base(host: DockerHost) -> str:
     """The image that the others are built on."""
-    return host.run("sed -n 's/.*BASE_IMAGE:-\\(.*\\)}.*/\\1/p' docker-compose.yml | head -n 1").strip()
+    return host.run("sed -n 's/.*BASE_IMAGE:-\\([^}]*\\)}.*/\\1/p' docker-compose.yml | head -n 1").strip()
 
 
 @block("Main Image")
@@ -429,23 +429,27 @@ def test_odd_secrets_from_the_inventory_survive_the_env_file(host: DockerHost, t
     password = "pa$w'o\"rd\\n#${x}"
     keys = {
         "TEAM_API_KEY": "dollar$HOME'quote",
+        "BACKSLASH": "ends\\in\\",
         "SIGNING_KEY": "-----BEGIN PRIVATE KEY-----\nb2J2aW91c2x5\nZmFrZQ==\n-----END PRIVATE KEY-----\n",
     }
     odd = {"postgres_password": password, "litellm_oauth_api_keys": keys}
-    given = tmp_path / "odd.json"
-    given.write_text(json.dumps(odd))
+    # beside the sandbox's inventory, for what -e says would be in the other project as well
+    inventory = tmp_path / "inventory"
+    (inventory / "group_vars").mkdir(parents=True)
+    (inventory / "hosts.yml").write_text("gateway: {hosts: {localhost: {}}}\n")
+    (inventory / "group_vars/all.yml").write_text(yaml.safe_dump(odd))
+    inventories = ["-i", "inventories/sandbox", "-i", str(inventory)]
     export = [
         "ansible-playbook",
+        *inventories,
         "playbooks/export_compose.yml",
         "-e",
         f"directory={tmp_path}/x",
-        "-e",
-        f"@{given}",
     ]
     done = subprocess.run(export, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout
     assert password not in done.stdout
-    names = ("POSTGRES_PASSWORD", "TEAM_API_KEY", "SIGNING_KEY")
+    names = ("POSTGRES_PASSWORD", *keys)
     host.run(f"cat > odd.env <<'END'\n{(tmp_path / 'x/.env').read_text()}\nEND")
     host.run(
         f"echo '{json.dumps({'services': {'x': {'image': 'x', 'environment': {n: '${' + n + '}' for n in names}}}})}' > odd.json"

@@ -341,6 +341,7 @@ def test_token_refresh(host: DockerHost, tmp_path: Path) -> None:
     assert "✅ Using tokens from: /app/.litellm/claude_tokens.json" in host.run(f"{CLAUDE} status")
     script = '''
 # test_token_refresh.py
+import time
 import subprocess
 
 # Set token to expire soon
@@ -349,6 +350,7 @@ subprocess.run([
     "python", "-c",
     """
 import json
+import time
 token_file = '/app/.litellm/claude_tokens.json'
 with open(token_file, 'r') as f:
     tokens = json.load(f)
