@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -127,3 +129,16 @@ def test_redis_lets_the_gateway_reach_its_own_keys_only(stack: Stack) -> None:
     assert "NOPERM" in run("keys '*'")
     assert "NOPERM" in run("flushall")
     assert "NOPERM" in run("config get '*'")
+
+
+def test_docker_cp_reaches_the_databases_tmp_although_its_root_is_read_only(
+    stack: Stack, tmp_path: Path
+) -> None:
+    file = tmp_path / "question.sql"
+    file.write_text("SELECT 'it ' || 'arrived';")
+    copy = ["docker", "cp", str(file), f"{stack.container('db')}:/tmp/"]
+    subprocess.run(copy, check=True, capture_output=True)
+    there = "/tmp/question.sql"  # noqa: S108 -- the container's, where the documents copy to
+    said = stack.exec("db", "psql", "-U", "llmproxy", "-d", "litellm", "-At", "-f", there)
+    assert said.stdout.strip() == "it arrived"
+    stack.exec("db", "rm", there)
