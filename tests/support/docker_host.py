@@ -114,7 +114,9 @@ def docker_host(files: Path) -> Iterator[DockerHost]:
         while "Server Version" not in host.run("docker info 2>/dev/null", code=None):
             assert time.monotonic() < deadline, host.run("journalctl -u docker | tail -n 20", code=None)
             time.sleep(0.5)
-        base = host.run("sed -n 's/.*BASE_IMAGE:-\\([^}]*\\)}.*/\\1/p' docker-compose.yml | head -n 1").strip()
+        base = host.run(
+            "sed -n 's/.*BASE_IMAGE:-\\([^}]*\\)}.*/\\1/p' docker-compose.yml | head -n 1"
+        ).strip()
         if base.startswith("litellm-oauth/"):
             _pipe(["docker", "save", base], ["docker", "exec", "-i", name, "docker", "load", "--quiet"])
         yield host

@@ -6,7 +6,6 @@ random port of loopback, and gone at the end of the test process.
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import time
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import redis
+import yaml
 
 from litellm_oauth.settings import RedisSettings
 from litellm_oauth.stores.redis import key_of
@@ -24,7 +24,7 @@ from litellm_oauth.stores.redis import key_of
 from .postgres import _free_port
 
 PASSWORD = "redis-for-tests"
-_SECRETS = Path(__file__).resolve().parents[2] / "roles/service/templates/secrets.sh.j2"
+_ROLE = Path(__file__).resolve().parents[2] / "roles/redis/vars/main.yml"
 _OPTIONS = ["--save", "", "--appendonly", "no", "--protected-mode", "no"]
 
 
@@ -80,9 +80,9 @@ def redis_server(redis_process: RedisServer) -> RedisServer:
 
 def gateway_rights() -> str:
     """What the gateway's account may do, in Redis' own words, as the role gives it."""
-    found = re.search(r'^  echo "user litellm on #\$digest (.+)"$', _SECRETS.read_text(), re.MULTILINE)
-    assert found is not None
-    return found[1]
+    (account,) = yaml.safe_load(_ROLE.read_text())["redis_accounts_always"]
+    assert account["name"] == "litellm"
+    return str(account["rules"])
 
 
 def _configured(port: int) -> RedisServer:
