@@ -23,6 +23,7 @@ from chaos.books import BY_CLIENT, REUSE, kept_states
 from chaos.fleet import Fleet, Worker
 from chaos.scale import KILLS, SEED
 from chaos.verdict import Verdict
+from litellm_oauth.backoff import LONGEST_REST
 from litellm_oauth.errors import LitellmOAuthError, StorageUnavailable
 from litellm_oauth.service import TokenService
 from support.postgres import TOKENS
@@ -71,9 +72,10 @@ class Hunt:
         services = [await self._gateways.open(host=host) for host in HOSTS]
         loops = [asyncio.create_task(service.run_background()) for service in services]
         async with self._care():
-            deadline = time.monotonic() + 20
+            # the last faults may have made everybody leave the provider in peace for so long
+            deadline = time.monotonic() + 20 + LONGEST_REST
             while not self._settled():
-                assert time.monotonic() < deadline, self._fleet.errors
+                assert time.monotonic() < deadline, (self._unsettled(), self._fleet.errors)
                 for user in USERS:
                     with suppress(LitellmOAuthError):
                         await services[0].access_token(user)
@@ -82,13 +84,16 @@ class Hunt:
             loop.cancel()
 
     def _settled(self) -> bool:
-        rows = self._gateways.database.query(f"SELECT attempt_id, status, last_error FROM {TOKENS}")
-        ended = all(
-            row["status"] == "active" and not row["attempt_id"] and not row["last_error"] for row in rows
+        return not self._unsettled()
+
+    def _unsettled(self) -> list[object]:
+        """What has not come to its end: rows and records."""
+        rows = self._gateways.database.query(
+            f"SELECT user_id, attempt_id, status, last_error, next_attempt_at - now() AS waits FROM {TOKENS}"
         )
-        return ended and not any(
-            list((self._gateways.journal(host) / "attempts").iterdir()) for host in HOSTS
-        )
+        records = [path for host in HOSTS for path in (self._gateways.journal(host) / "attempts").iterdir()]
+        begun = [row for row in rows if row["status"] != "active" or row["attempt_id"] or row["last_error"]]
+        return [*begun, *records]
 
     async def _at_any_moment(self) -> None:
         await asyncio.sleep(self._random.uniform(0, 0.1))
