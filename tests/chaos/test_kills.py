@@ -23,7 +23,7 @@ from chaos.books import BY_CLIENT, REUSE, kept_states
 from chaos.fleet import Fleet, Worker
 from chaos.scale import KILLS, SEED
 from chaos.verdict import Verdict
-from litellm_oauth.backoff import LONGEST_REST
+from litellm_oauth.backoff import FIRST_REST
 from litellm_oauth.errors import LitellmOAuthError, StorageUnavailable
 from litellm_oauth.service import TokenService
 from support.postgres import TOKENS
@@ -73,7 +73,7 @@ class Hunt:
         loops = [asyncio.create_task(service.run_background()) for service in services]
         async with self._care():
             # the last faults may have made everybody leave the provider in peace for so long
-            deadline = time.monotonic() + 20 + LONGEST_REST
+            deadline = time.monotonic() + 20 + 2 * FIRST_REST
             while not self._settled():
                 assert time.monotonic() < deadline, (self._unsettled(), self._fleet.errors)
                 for user in USERS:
