@@ -19,6 +19,8 @@ RESULTS: tuple[str, ...] = get_args(ResultOfUser)
 
 # What every route may answer: who calls is asked at LiteLLM first, and the service may be in trouble.
 _ALWAYS = (400, 401, 403, 500, 503)
+# The one of these that gives the document the shape of an error; the others refer to it.
+_WITH_MODEL = 500
 _DESCRIPTIONS = {
     400: "What was sent cannot be used",
     401: "No key, an unknown key, or a login that is dead",
@@ -73,8 +75,7 @@ class Operation:
             )
             answers[202]["links"] = {"job": _JOB_LINK}
         for status in sorted({*_ALWAYS, *self.errors}):
-            headers = _ERROR_HEADERS.get(status, {})
-            answers[status] = _answer(shapes.OAuthError, _DESCRIPTIONS[status], **headers)
+            answers[status] = _error(status)
         return answers
 
     def extra(self, *, anonymous_api: bool) -> dict[str, Any]:
@@ -94,6 +95,16 @@ def _answer(model: type, description: str, **headers: dict[str, Any]) -> dict[st
         "description": description,
         "headers": {"Cache-Control": _CACHE_CONTROL, **headers},
     }
+
+
+def _error(status: int) -> dict[str, Any]:
+    headers = _ERROR_HEADERS.get(status, {})
+    answer = _answer(shapes.OAuthError, _DESCRIPTIONS[status], **headers)
+    if status != _WITH_MODEL:
+        # FastAPI works a model out anew wherever it is named, which took most of the time to build the routes.
+        del answer["model"]
+        answer["content"] = {"application/json": {"schema": {"$ref": "#/components/schemas/OAuthError"}}}
+    return answer
 
 
 def _query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
