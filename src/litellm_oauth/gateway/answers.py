@@ -28,6 +28,18 @@ from ..errors import (
     Unreadable,
 )
 
+from .errors import (
+    BodyTooLarge,
+    ClosedRoute,
+    MethodNotAllowed,
+    NoSuchModel,
+    PackedBody,
+    RedirectedAnswer,
+    TooManyBodies,
+    UnknownKey,
+    UploadInterrupted,
+)
+
 if TYPE_CHECKING:
     from .shapes import OAuthError
 
@@ -37,18 +49,27 @@ _STATUS: tuple[tuple[type[LitellmOAuthError], int], ...] = (
     (CodeRejected, 400),
     (NoPendingLogin, 400),
     (StateMismatch, 400),
+    (NoSuchModel, 400),
+    (UnknownKey, 401),
     (ReauthRequired, 401),
     (TokenRefused, 401),
     (Forbidden, 403),
+    (ClosedRoute, 403),
     (NotLoggedIn, 404),
     (NoSuchJob, 404),
+    (MethodNotAllowed, 405),
     (AlreadyLoggedIn, 409),
+    (BodyTooLarge, 413),
+    (PackedBody, 415),
     (CoolingDown, 429),
     (InvalidGrant, 502),
     (ProviderRefused, 502),
+    (RedirectedAnswer, 502),
     (ProviderUnavailable, 503),
     (StorageUnavailable, 503),
     (Unreadable, 503),
+    (TooManyBodies, 503),
+    (UploadInterrupted, 503),
 )
 
 # What clients of the two APIs know as the type of an error with this status.
@@ -59,18 +80,13 @@ _TYPES: Mapping[int, str] = {
     404: "not_found_error",
     405: "invalid_request_error",
     409: "conflict_error",
-    413: "invalid_request_error",
+    413: "request_too_large",
+    415: "invalid_request_error",
     429: "rate_limit_error",
 }
 
 # Every 401 says how to authenticate (RFC 9110 §15.5.2).
 _CHALLENGE: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
-
-
-class UnknownKeyError(LitellmOAuthError):
-    """The request carries no key, or one that the gateway does not know."""
-
-    code = "invalid_api_key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +105,21 @@ class ErrorAnswer:
         return {"error": {"message": self.message, "type": kind, "param": None, "code": self.code}}
 
 
+def error_body(answer: ErrorAnswer, *, anthropic: bool) -> Mapping[str, object]:
+    """The body of an error, in the shape that clients of Anthropic's or of OpenAI's API know."""
+    return {"type": "error", **answer.body} if anthropic else answer.body
+
+
 def answer_for(error: LitellmOAuthError) -> ErrorAnswer:
     """The answer of our own routes. A wait is rounded up to whole seconds (RFC 9110 §10.2.3)."""
     status = next((status for kind, status in _STATUS if isinstance(error, kind)), 503)
-    if status == 401 or isinstance(error, UnknownKeyError):
+    if status == 401:
         return ErrorAnswer(401, error.message, error.code, _CHALLENGE)
+    if isinstance(error, MethodNotAllowed):
+        return ErrorAnswer(status, error.message, error.code, {"Allow": error.allowed})
+    if isinstance(error, PackedBody):
+        # What would be taken (RFC 9110 §15.5.16).
+        return ErrorAnswer(status, error.message, error.code, {"Accept-Encoding": "identity"})
     wait = getattr(error, "retry_after", None)
     if wait is None or status not in (429, 503):
         return ErrorAnswer(status, error.message, error.code)

@@ -7,12 +7,10 @@ or request asks for any of these, or for what is not known here, the message goe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from .deployments import is_marked
-from .forward import Body
-from .identity import USER_HEADER
 
 # As config.yaml names them. Another authenticator may set limits that only LiteLLM's router keeps.
 HOOK = "litellm_oauth.gateway.hook.oauth_hook"
@@ -24,35 +22,6 @@ _GENERAL = frozenset(("master_key", "custom_auth", "custom_auth_run_common_check
 _LITELLM = frozenset(("callbacks", "telemetry"))
 _PARAMS = frozenset(("model", "api_base", "api_key", "custom_llm_provider"))
 _INFO = frozenset(("cooldown_time",))
-# The fields of the Messages API. All others may be LiteLLM's own.
-_FIELDS = frozenset(
-    (
-        "model",
-        "messages",
-        "max_tokens",
-        "system",
-        "temperature",
-        "top_k",
-        "top_p",
-        "stream",
-        "stop_sequences",
-        "tools",
-        "tool_choice",
-        "thinking",
-        "metadata",
-        "service_tier",
-        "container",
-        "mcp_servers",
-        "context_management",
-        "cache_control",
-        "output_config",
-        "output_format",
-    )
-)
-_METADATA = frozenset(("user_id",))
-_LITELLM_HEADERS = "x-litellm-"
-# These are about who is calling.
-_IDENTITY_HEADERS = frozenset((USER_HEADER, "x-litellm-api-key"))
 
 
 def direct_models(configuration: Mapping[str, Any]) -> frozenset[str]:
@@ -95,15 +64,4 @@ def _is_simple(model: Mapping[str, Any]) -> bool:
         and params.keys() <= _PARAMS
         and (info or {}).keys() <= _INFO
         and "*" not in name + str(params.get("model"))
-    )
-
-
-def is_plain(body: Body, headers: Iterable[str]) -> bool:
-    """Whether a message asks for nothing but what the API itself knows. ``headers``: their names."""
-    document = body.document or {}
-    metadata = document.get("metadata")
-    return (
-        document.keys() <= _FIELDS
-        and (metadata is None or (isinstance(metadata, dict) and metadata.keys() <= _METADATA))
-        and not any(name.startswith(_LITELLM_HEADERS) and name not in _IDENTITY_HEADERS for name in headers)
     )

@@ -1,26 +1,30 @@
-"""Requests that go to the API as they are, with the caller's own token: messages, token counts, pass-through.
+"""Requests that go to the API as they are: messages, token counts, pass-through.
 
-Knows no LiteLLM: ``anthropic_routes`` says which requests these are, and which deployment is meant.
+Each goes with the caller's own token, or for a model with an operator's credentials, with these.
+Knows no LiteLLM: ``anthropic_api`` says which requests these are, and which deployment is meant.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import unquote
 
 import httpx
-from fastapi import Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Send
 
-from ..errors import InvalidInput, LitellmOAuthError, ProviderUnavailable, TokenRefused
+from ..errors import (
+    InvalidInput,
+    ProviderUnavailable,
+    TokenRefused,
+)
 from ..tokens import AccessToken
-from .answers import ErrorAnswer, chat_answer_for
 from .bearer import CLAUDE_PREFIX
+from .errors import RedirectedAnswer, UploadInterrupted
+from .event_stream import is_event_stream, whole_events
+from .exchange import current, is_for_the_client
 from .headers import for_the_api
 from .runtime import ApiKey, Runtime
 
@@ -30,94 +34,36 @@ TIMEOUT = httpx.Timeout(600, connect=10, pool=10)
 LIMITS = httpx.Limits(max_connections=1000, max_keepalive_connections=100)
 
 OAUTH_BETA = "oauth-2025-04-20"
+MESSAGES = "v1/messages"
 _DEFAULTS = {"anthropic-version": "2023-06-01"}
 # Not packed, so that an event can be added to what breaks off.
 _ALWAYS = {"accept-encoding": "identity"}
-# Kinds of bodies that name no model.
-_FORMS = frozenset(("application/x-www-form-urlencoded", "multipart/form-data"))
-_BINARIES = frozenset(("application/x-protobuf", "application/protobuf"))
-# Where the API is, below its address. A token opens nothing else of the host.
-_API = "v1/"
-# LiteLLM takes gateway keys out of some queries.
+# The gateway takes keys out of some queries.
 _QUERY_CREDENTIALS = frozenset(("key", "api_key", "api-key", "access_token"))
-_ANSWER_HEADERS = frozenset(
-    ("content-type", "content-encoding", "content-length", "retry-after", "request-id", "x-should-retry")
-)
-_ANSWER_PREFIX = "anthropic-"
-_EVENTS = "text/event-stream"
+_ANSWER_HEADERS = frozenset(("content-type", "content-encoding", "content-length", "content-disposition"))
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
-    """What a client sent. ``document`` is the JSON object in it, where it is one."""
+class Outgoing:
+    """A request for the API. ``path`` is below the API's address; ``content`` may be a stream, which goes out once."""
 
-    content: bytes = field(repr=False)
-    document: Mapping[str, Any] | None = field(default=None, repr=False)
-
-    @property
-    def model(self) -> str | None:
-        """The model that it names."""
-        return None if self.document is None else _name(self.document.get("model"))
-
-    @property
-    def models(self) -> frozenset[str]:
-        """All models that it names: its own, and those of the requests of a batch."""
-        document = self.document or {}
-        requests = document.get("requests")
-        batch = requests if isinstance(requests, list) else []
-        params = [one.get("params") for one in batch if isinstance(one, dict)]
-        asking = [document, *(one for one in params if isinstance(one, dict))]
-        return frozenset(name for one in asking if (name := _name(one.get("model"))) is not None)
-
-    def named(self, model: str | None) -> bytes:
-        """The body with the API's own name of the model; the bytes that came where it has that already.
-
-        Raises InvalidInput for a number or a character that JSON in UTF-8 has no form for.
-        """
-        if model is None or self.document is None or self.model is None:
-            return self.content
-        if self.model == model and self.content.count(b'"model"') == 1 and b"\\u00" not in self.content:
-            return self.content
-        # Also where the name may stand twice: each reader would take another one.
-        try:
-            text = json.dumps({**self.document, "model": model}, ensure_ascii=False, allow_nan=False)
-            return text.encode()
-        except ValueError:
-            raise InvalidInput("The body holds a number or a character that cannot be sent on.") from None
-
-
-def _name(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def parse_body(content: bytes, content_type: str) -> Body:
-    """The body as LiteLLM's check of the key reads it, so that both see the same model.
-
-    Raises InvalidInput for JSON that is no object, or is not UTF-8: nobody else could read it.
-    """
-    kind = content_type.partition(";")[0].strip().lower()
-    if not content or kind in _FORMS:
-        return Body(content)
-    try:
-        document = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError):
-        document = None
-    if isinstance(document, dict):
-        return Body(content, document)
-    if kind in _BINARIES:
-        return Body(content)
-    raise InvalidInput("The body is not a JSON object in UTF-8.")
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str] = field(repr=False)
+    content: bytes | AsyncIterable[bytes] = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where a request goes: the API's address, and its name of the model (None: none is named).
+    """Where a request goes, and with which credentials.
 
-    ``fallback``: what clients call the model whose API key stands in for users without a login; None: none.
+    ``credentials``: headers with the operator's; None: the caller's own token goes. ``fallback``: what clients
+    call the model whose API key stands in for callers without a login; None: none.
     """
 
     base: str
-    model: str | None = None
+    credentials: Mapping[str, str] | None = field(default=None, repr=False)
     fallback: str | None = None
 
 
@@ -128,7 +74,7 @@ class _Call:
     method: str
     url: httpx.URL
     headers: Mapping[str, str] = field(repr=False)
-    content: bytes = field(repr=False)
+    content: bytes | AsyncIterable[bytes] = field(repr=False)
 
 
 class Forwarder:
@@ -138,26 +84,21 @@ class Forwarder:
         self._runtime = runtime
         self._client = client
 
-    async def send(self, request: Request, path: str, body: Body, upstream: Upstream, user: str) -> Response:
-        """The API's answer to the request, with this user's token.
+    async def send(self, outgoing: Outgoing, upstream: Upstream, user: str) -> httpx.Response:
+        """The API's answer, its body not read yet.
 
-        After a 401 the token is replaced, and the request sent once more.
+        With the caller's token, a 401 has the token replaced and the request sent once more. Raises
+        LitellmOAuthError: among others TokenRefused after two refused tokens, ProviderUnavailable if the API
+        does not answer, RedirectedAnswer if it answers with a redirect.
         """
-        try:
-            call = _Call(
-                request.method,
-                _url(upstream.base, path, request.url.query),
-                {**_DEFAULTS, **(for_the_api(request.headers) or {}), **_ALWAYS},
-                body.named(upstream.model),
-            )
-            answer = await self._answer(call, upstream, user)
-        except LitellmOAuthError as error:
-            return error_response(
-                chat_answer_for(error, user=user, public_url=self._runtime.settings.public_url)
-            )
-        return _Forwarded(answer)
-
-    async def _answer(self, call: _Call, upstream: Upstream, user: str) -> httpx.Response:
+        call = _Call(
+            outgoing.method,
+            _url(upstream.base, outgoing.path, outgoing.query),
+            {**_DEFAULTS, **(for_the_api(outgoing.headers) or {}), **_ALWAYS},
+            outgoing.content,
+        )
+        if upstream.credentials is not None:
+            return await self._sent(call, upstream.credentials)
         token = await self._runtime.credential(user, upstream.fallback)
         if isinstance(token, ApiKey):
             return await self._sent(call, {"x-api-key": token.value})
@@ -168,6 +109,8 @@ class Forwarder:
         await answer.aclose()
         service = self._runtime.service
         token = await service.replace_rejected(user, token.generation)
+        if not isinstance(call.content, bytes):
+            raise UploadInterrupted
         answer = await self._sent(call, _bearer(token, call.headers))
         if answer.status_code != httpx.codes.UNAUTHORIZED:
             return answer
@@ -186,7 +129,7 @@ class Forwarder:
             request = self._client.build_request(
                 call.method, call.url, headers=lines, content=call.content or None
             )
-            return await self._client.send(request, stream=True, follow_redirects=False)
+            answer = await self._client.send(request, stream=True, follow_redirects=False)
         except httpx.HTTPError as error:
             kind = type(error).__name__
             _log.warning("the API did not answer: %s", kind)
@@ -195,58 +138,65 @@ class Forwarder:
                 "ask the operator if it stays so.",
                 reason="network",
             ) from None
+        if answer.has_redirect_location:
+            await answer.aclose()
+            raise RedirectedAnswer(call.url.host, answer.status_code)
+        return answer
 
 
-def error_response(answer: ErrorAnswer) -> Response:
-    """An error in the form that clients of this API know, with the code that clients of this gateway know."""
-    return JSONResponse({"type": "error", **answer.body}, answer.status, dict(answer.headers))
+async def relay(answer: httpx.Response, send: Send, *, message: bool, body: bool = True) -> None:
+    """Hand the API's answer on as it comes. However that ends, the connection to the API is free again.
+
+    ``message``: whether it answers a request of the Messages API, whose stream has an end of its own. ``body``:
+    whether the client wants more than the headers (RFC 9110 §9.3.2). If a stream of events breaks off, an event
+    says so; any other answer is broken off as well.
+    """
+    try:
+        await send({"type": "http.response.start", "status": answer.status_code, "headers": _headers(answer)})
+        if body:
+            async for piece in _pieces(answer, message=message):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    finally:
+        await answer.aclose()
 
 
-class _Forwarded(StreamingResponse):
-    """The API's answer on its way. However that ends, the connection to the API is free again."""
+def _headers(answer: httpx.Response) -> list[tuple[bytes, bytes]]:
+    # One more event may be added to a stream.
+    dropped = {b"content-length"} if is_event_stream(answer) else frozenset()
+    return [
+        (name.lower(), value)
+        for name, value in answer.headers.raw
+        if name.lower() not in dropped and _travels(name.decode("latin-1").lower())
+    ]
 
-    def __init__(self, answer: httpx.Response) -> None:
-        headers = {
-            name: value
-            for name, value in answer.headers.items()
-            if name.lower() in _ANSWER_HEADERS or name.lower().startswith(_ANSWER_PREFIX)
-        }
-        if _is_events(answer):
-            # One more may be added.
-            headers.pop("content-length", None)
-        super().__init__(_pieces(answer), answer.status_code, headers)
-        self._answer = answer
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            # Also where the client had gone before the first piece was asked for.
-            await self._answer.aclose()
+def _travels(name: str) -> bool:
+    return name in _ANSWER_HEADERS or is_for_the_client(name)
+
+
+async def _pieces(answer: httpx.Response, *, message: bool) -> AsyncIterator[bytes]:
+    if not is_event_stream(answer):
+        async for piece in answer.aiter_raw():
+            yield piece
+        return
+    try:
+        async for events in whole_events(answer.aiter_raw(), message=message and answer.is_success):
+            yield events
+    except httpx.HTTPError as error:
+        _log.warning("the API broke off its answer: %s", type(error).__name__)
+        detail = {"type": "api_error", "message": "The API broke off its answer. Try again."}
+        yield f"event: error\ndata: {json.dumps({'type': 'error', 'error': detail})}\n\n".encode()
 
 
 def _url(base: str, path: str, query: str) -> httpx.URL:
-    """The path below the base. Raises InvalidInput for one that leads elsewhere than to the API."""
-    plain = unquote(path)
-    if "\\" in plain or any(part in (".", "..") for part in plain.split("/")):
-        raise InvalidInput("The path holds . or .. or a backslash; write it without.")
-    if not plain.startswith(_API) or not path.startswith(_API):
-        raise InvalidInput(f"The path is none of the API's: it begins with {_API}.")
-    if "oauth" in segments_of(plain.lower()):
-        # What an authorization server refuses says nothing about the token that came along.
-        raise InvalidInput("The path is none of the API's: logins are made at /auth/claude/oauth.")
     kept = "&".join(pair for pair in query.split("&") if not _is_credential(pair))
     root = httpx.URL(base)
     target = f"{root.raw_path.decode().rstrip('/')}/{path}"
     try:
-        return root.copy_with(raw_path=f"{target}?{kept}".encode() if kept else target.encode())
+        return root.copy_with(raw_path=f"{target}?{kept}".encode("latin-1") if kept else target.encode())
     except (httpx.InvalidURL, ValueError):
         raise InvalidInput("The path or the query is too long, or holds what no URL can hold.") from None
-
-
-def segments_of(path: str) -> list[str]:
-    """The parts of a path, as a server may read them that is lenient about slashes."""
-    return [part for part in unquote(path).split("/") if part]
 
 
 def _is_credential(pair: str) -> bool:
@@ -260,20 +210,3 @@ def _bearer(token: AccessToken, headers: Mapping[str, str]) -> dict[str, str]:
         betas = [beta.strip() for beta in headers.get("anthropic-beta", "").split(",") if beta.strip()]
         wanted["anthropic-beta"] = ",".join(dict.fromkeys([*betas, OAUTH_BETA]))
     return wanted
-
-
-async def _pieces(answer: httpx.Response) -> AsyncIterator[bytes]:
-    """The answer as it comes. Where a stream of events breaks off, an event says so."""
-    try:
-        async for piece in answer.aiter_raw():
-            yield piece
-    except httpx.HTTPError as error:
-        _log.warning("the API broke off its answer: %s", type(error).__name__)
-        if not _is_events(answer):
-            raise
-        detail = {"type": "api_error", "message": "The API broke off its answer. Try again."}
-        yield f"\n\nevent: error\ndata: {json.dumps({'type': 'error', 'error': detail})}\n\n".encode()
-
-
-def _is_events(answer: httpx.Response) -> bool:
-    return str(answer.headers.get("content-type", "")).startswith(_EVENTS)

@@ -18,10 +18,13 @@ from litellm.proxy._types import ProxyException, UserAPIKeyAuth
 
 from ..errors import LitellmOAuthError
 from .acting import user_behind
-from .answers import ErrorAnswer, UnknownKeyError, chat_answer_for
+from .answers import ErrorAnswer, chat_answer_for
 from .bearer import as_api_key
-from .deployments import ANTHROPIC, Deployment, Destination, destination_of, is_marked
+from .deployments import ANTHROPIC, Deployment, Destination, base_of, destination_of, is_marked
+from .errors import UnknownKey
+from .exchange import current, origin_or
 from .headers import choose_headers, values_of
+from .http_clients import RefusedByGatewayError
 from .identity import DEFAULT_USER, USER_HEADER
 from .runtime import ApiKey, Runtime, RuntimeSlot
 
@@ -97,6 +100,7 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
     ) -> dict[str, Any] | None:
         """Put the caller's token in. Raises RefusedCallError, for this caller alone, where there is none."""
         user, public_url = DEFAULT_USER, ""
+        _forget_answer()
         # A fallback keeps the call's id: what its own key meets upstream is not about a user's token.
         earlier = _attempt.get()
         _attempt.set(None)
@@ -114,6 +118,7 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
             api_key = await self._api_key(kwargs, user, destination, runtime, earlier)
         except LitellmOAuthError as error:
             raise RefusedCallError(chat_answer_for(error, user=user, public_url=public_url)) from None
+        _begin(destination.base)
         swapped = dict(kwargs)
         swapped["api_key"] = api_key
         swapped["api_base"] = destination.base
@@ -166,10 +171,20 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
 
     def waits_for_nothing(self, error: Exception) -> bool:
         """Whether time does nothing about the error of the try that has just ended."""
-        if isinstance(error, RefusedCallError):
+        if isinstance(error, RefusedCallError | RefusedByGatewayError):
             return True
         attempt = _attempt.get()
         return isinstance(error, litellm.AuthenticationError) and attempt is not None and attempt.settled
+
+    def is_final(self, error: Exception) -> bool:
+        """Whether an error goes to the client at once: the API has said when to ask again (RFC 9110 §10.2.3).
+
+        A redirect or a refusal of the gateway's own is no better the next time either.
+        """
+        exchange = current.get()
+        if isinstance(error, litellm.AuthenticationError) or exchange is None:
+            return False
+        return exchange.refusal is not None or bool(exchange.headers.keys() & {"retry-after", "retry-after-ms"})
 
     def _allowed(self) -> tuple[str, ...]:
         return self.runtime.get().settings.allowed_api_bases
@@ -205,6 +220,7 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
         deployment = _find_deployment(identifier) if isinstance(identifier, str) else None
         if deployment is None or self.provider_of(deployment["litellm_params"]) != ANTHROPIC:
             return None
+        _begin(base_of(deployment["litellm_params"]))
         kept = dict(kwargs)
         choose_headers(kept, deployment["litellm_params"])
         return kept
@@ -250,9 +266,23 @@ async def _user_of(kwargs: Mapping[str, Any], runtime: Runtime) -> str:
         holder = metadata.get("user_api_key_auth")
         if isinstance(holder, UserAPIKeyAuth):
             named = values_of(metadata.get("headers"), USER_HEADER)
-            origin = str(metadata.get("requester_ip_address") or "unknown")
+            origin = origin_or(str(metadata.get("requester_ip_address") or "unknown"))
             return await user_behind(holder, named, origin, runtime)
-    raise UnknownKeyError("Nobody stands behind this request, so no login can be used. Send a gateway key.")
+    raise UnknownKey
+
+
+def _begin(api_base: str) -> None:
+    """Tell the request that is being answered which API it is about."""
+    exchange = current.get()
+    if exchange is not None:
+        exchange.begin(api_base)
+
+
+def _forget_answer() -> None:
+    """What the API said to an earlier attempt is not the answer to this one."""
+    exchange = current.get()
+    if exchange is not None and exchange.api_base is not None:
+        exchange.begin(exchange.api_base)
 
 
 def _spare_others(kwargs: dict[str, Any]) -> None:

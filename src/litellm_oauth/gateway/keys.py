@@ -7,17 +7,15 @@ the master key among them, are LiteLLM's to judge. Proven on LiteLLM 1.106.2.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 
 from fastapi import Request
 from litellm.proxy._types import LitellmUserRoles, ProxyErrorTypes, ProxyException, UserAPIKeyAuth
-from litellm.proxy.auth.auth_utils import get_request_route
-from litellm.proxy.auth.route_checks import RouteChecks
 
 from ..errors import InvalidInput
 from .hook import oauth_hook
 from .identity import USER_HEADER, named_in_header
+from .key_digest import digest
 
 UNKNOWN_KEY = "The gateway does not know this key. Send the master key or a user's key as a bearer token."
 
@@ -25,9 +23,9 @@ UNKNOWN_KEY = "The gateway does not know this key. Send the master key or a user
 async def authenticate(request: Request, api_key: str | None) -> UserAPIKeyAuth | str:
     """The user behind a key of ours; a text has LiteLLM go on and judge the key itself.
 
-    Raises ProxyException: 401 for a key that nobody can know, where LiteLLM alone would answer 400 or 500;
-    403 for a user's key on a route that is no model's; 400 for two names of a user, of which LiteLLM's
-    routes would take the last one.
+    Which routes a key opens is decided before (``middleware``). Raises ProxyException: 401 for a key that
+    nobody can know, where LiteLLM alone would answer 400 or 500; 400 for two names of a user, of which
+    LiteLLM's routes would take the last one.
     """
     key = api_key or ""
     runtime = oauth_hook.runtime.filled
@@ -42,8 +40,6 @@ async def authenticate(request: Request, api_key: str | None) -> UserAPIKeyAuth 
     except InvalidInput as error:
         raise _refused(error.message, 400) from None
     if user is not None:
-        if not RouteChecks.is_llm_api_route(get_request_route(request)):
-            raise _refused("A user's key is good for models and for the user's own login, not for this.", 403)
         return UserAPIKeyAuth(api_key=key, user_id=user, user_role=LitellmUserRoles.INTERNAL_USER)
     return key
 
@@ -51,11 +47,6 @@ async def authenticate(request: Request, api_key: str | None) -> UserAPIKeyAuth 
 def _refused(message: str, status: int) -> ProxyException:
     headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None  # RFC 9110 §11.6.1
     return ProxyException(message, ProxyErrorTypes.auth_error, None, status, headers)
-
-
-def digest(key: str) -> str:
-    """How a key is kept: its SHA-256 in hexadecimal. No salt could improve on 256 random bits."""
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _litellm_may_know(key: str) -> bool:

@@ -1,4 +1,4 @@
-"""Has a request whose dead token was replaced sent again at once, and a refusal of ours answered at once.
+"""Has a request whose dead token was replaced sent again at once, and what another try cannot change told at once.
 
 LiteLLM alone waits half a second to two before it tries a model group of one deployment again, and after the
 last try as well. Here there is nothing to wait for. Proven on LiteLLM 1.106.2.
@@ -10,8 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 
-def retry_at_once(where: Callable[[Exception], bool]) -> None:
+def retry_at_once(where: Callable[[Exception], bool], is_final: Callable[[Exception], bool]) -> None:
     """Teach LiteLLM's router not to wait after an error for which ``where`` is true.
+
+    An error for which ``is_final`` is true goes to the client without another try.
 
     Raises AttributeError where this LiteLLM has no such function.
     """
@@ -20,6 +22,9 @@ def retry_at_once(where: Callable[[Exception], bool]) -> None:
     original = Router._time_to_sleep_before_retry
 
     def wait(self: Any, e: Exception, *arguments: Any, **options: Any) -> float:
+        if is_final(e):
+            # Called where the error is being handled, so it goes on its way as if there were no retries.
+            raise e
         return 0 if where(e) else float(original(self, e, *arguments, **options))
 
     Router._time_to_sleep_before_retry = wait

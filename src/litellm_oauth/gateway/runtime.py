@@ -53,6 +53,13 @@ class Runtime:
             raise SettingsError([f"{setting}: {name} is not set; give it the API key" for name in missing])
 
 
+def operator_keys(environ: Mapping[str, str]) -> frozenset[str]:
+    """The values of all API keys that the operator gave to models."""
+    names = environ.get("LITELLM_OAUTH_API_KEYS", "").split()
+    found = (environ.get(prefix + name) for name in names for prefix in ("", "LITELLM_OAUTH_KEY_"))
+    return frozenset(value for value in found if value)
+
+
 class RuntimeSlot:
     """Filled once by start-up. Whoever asks before that gets an error that says what is missing."""
 

@@ -38,8 +38,11 @@ def main() -> int:
         os.environ[_HOOKS] = ",".join([_START, *hooks])
     # The imports make a million objects and no garbage; to look for it costs a second. `startup` resumes.
     gc.disable()
-    from litellm.proxy.proxy_cli import run_server
+    from litellm.proxy.proxy_cli import ProxyInitializationHelpers, run_server
 
+    from .server import serve
+
+    ProxyInitializationHelpers.init_granian_server = staticmethod(serve)
     sys.argv[0] = "litellm"
     run_server()
     return 0

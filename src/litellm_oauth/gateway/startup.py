@@ -9,39 +9,41 @@ import os
 from typing import Any
 
 import httpx
-from fastapi import APIRouter, HTTPException, Request
+from fastapi import APIRouter, Request
 from litellm.proxy import proxy_server
-from litellm.proxy._types import ProxyException
 from litellm.proxy.anthropic_endpoints.endpoints import router as anthropic_router
-from litellm.proxy.auth.user_api_key_auth import user_api_key_auth
 from litellm.proxy.health_endpoints._health_endpoints import router as health_router
 from litellm.proxy.proxy_server import app
 from litellm.proxy.response_api_endpoints.endpoints import router as response_router
+from starlette.types import Scope
 
 from ..assembly import open_service
-from ..errors import Forbidden, InvalidInput, LitellmOAuthError, StorageUnavailable
+from ..errors import LitellmOAuthError
 from ..http_client import http_client
 from ..service import TokenService
 from ..settings import Settings, load_document, load_settings
-from .answers import UnknownKeyError
-from .anthropic_routes import AnthropicRoutes
+from .anthropic_api import AnthropicApi
 from .bearer import send_as_bearer
+from .credentials import KeyRing
+from .description import Description
 from .direct import direct_models
 from .forward import LIMITS, TIMEOUT, Forwarder
 from .health import Health, look_at_marked_models
 from .hook import oauth_hook
+from .http_clients import watch_http_clients
 from .identity import Caller, caller_of
+from .litellm_keys import holder_of_key
 from .log import log_level, write_to_log
+from .middleware import GatewayMiddleware, Limits
+from .models import Models
+from .request_body import MEGABYTE
 from .retry import retry_at_once
 from .routes import Authenticate, build_router
-from .runtime import Runtime
+from .runtime import Runtime, operator_keys
 from .speed import busy_routes, collect_later, remember_comparisons
 from .startup_failure import end_worker
 
 _log = logging.getLogger(__name__)
-
-# A key that may call a model may log its owner in. LiteLLM opens this route to every key, ours to few.
-_ROUTE_OF_EVERY_KEY = "/v1/models"
 
 # The event loop keeps weak references only.
 _background: set[asyncio.Task[None]] = set()
@@ -65,15 +67,15 @@ async def start() -> None:
     except LitellmOAuthError as error:
         end_worker(error.message)
     send_as_bearer()
-    retry_at_once(oauth_hook.waits_for_nothing)
+    retry_at_once(oauth_hook.waits_for_nothing, oauth_hook.is_final)
     oauth_hook.runtime.fill(runtime)
+    watch_http_clients(operator_keys(os.environ))
     client = http_client(timeout=TIMEOUT, limits=LIMITS)
-    forwarder = Forwarder(runtime, client)
     look_at_marked_models(Health(client, oauth_hook.provider_of, settings.allowed_api_bases))
     _mount(build_router(lambda: service, _authenticator(settings), settings))
     direct = direct_models(load_document()) if settings.direct_messages else frozenset()
     _log.info("messages go past LiteLLM's router for: %s", ", ".join(sorted(direct)) or "no model")
-    _mount(AnthropicRoutes(runtime, forwarder, oauth_hook, direct).router())
+    _wrap(runtime, client, direct)
     _log.info("the OAuth module is ready; logins for %s", settings.provider.issuer)
     # Also without auto_refresh: old logins are forgotten there.
     task = asyncio.create_task(service.run_background(), name="litellm_oauth background")
@@ -111,6 +113,29 @@ def _close_at_the_end(
     proxy_server.proxy_shutdown_event = close_and_end
 
 
+def _wrap(runtime: Runtime, client: httpx.AsyncClient, direct: frozenset[str]) -> None:
+    """Put our layer round LiteLLM's application, which has put its own together already."""
+    settings = runtime.settings
+    models = Models(oauth_hook.provider_of)
+    app.router.redirect_slashes = False
+    app.middleware_stack = GatewayMiddleware(
+        app.middleware_stack,
+        runtime,
+        KeyRing(settings.master_key, settings.user_keys),
+        models,
+        AnthropicApi(models, oauth_hook.provider_of, settings.allowed_api_bases, direct),
+        Forwarder(runtime, client),
+        limits=Limits(settings.max_body_mb * MEGABYTE, settings.max_upload_mb * MEGABYTE),
+        origin=_origin,
+        description=Description(app).json,
+    )
+
+
+def _origin(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else "unknown"
+
+
 def _mount(router: APIRouter) -> None:
     routes = app.router.routes
     known = len(routes)
@@ -124,63 +149,9 @@ def _mount(router: APIRouter) -> None:
 
 def _authenticator(settings: Settings) -> Authenticate:
     async def authenticate(request: Request) -> Caller:
-        try:
-            holder = await user_api_key_auth(request=_key_only(request), **_key_headers(request))
-        except ProxyException as error:
-            raise _refusal(error, int(error.code or 401), str(error.message)) from None
-        except HTTPException as error:
-            raise _refusal(error, error.status_code, str(error.detail)) from None
-        return caller_of(holder, shared_default=settings.shared_default)
+        return caller_of(await holder_of_key(request.scope), shared_default=settings.shared_default)
 
     return authenticate
-
-
-def _key_only(request: Request) -> Request:
-    """The request as LiteLLM's check of the key shall see it: no body, on a route that is every key's."""
-    scope = {
-        **request.scope,
-        "method": "GET",
-        "path": _ROUTE_OF_EVERY_KEY,
-        "raw_path": _ROUTE_OF_EVERY_KEY.encode(),
-        "query_string": b"",
-        "state": {},
-        "headers": [
-            pair
-            for pair in request.scope["headers"]
-            if pair[0].lower() not in (b"content-length", b"content-type", b"transfer-encoding")
-        ],
-    }
-
-    async def nothing() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    return Request(scope, nothing)
-
-
-def _key_headers(request: Request) -> dict[str, Any]:
-    headers = request.headers
-    return {
-        "api_key": headers.get("Authorization"),
-        "azure_api_key_header": headers.get("API-Key"),
-        "anthropic_api_key_header": headers.get("x-api-key"),
-        "google_ai_studio_api_key_header": headers.get("x-goog-api-key"),
-        "azure_apim_header": headers.get("Ocp-Apim-Subscription-Key"),
-        "custom_litellm_key_header": headers.get("x-litellm-api-key"),
-    }
-
-
-def _refusal(error: Exception, status: int, message: str) -> LitellmOAuthError:
-    if status == 400:
-        return InvalidInput(message)
-    if status == 403:
-        return Forbidden(message)
-    if status >= 500:
-        return StorageUnavailable("LiteLLM could not check the key just now. Try again in a moment.")
-    _log.info("A key was refused: %s", type(error).__name__)
-    return UnknownKeyError(
-        "The gateway does not know this key, or no key was sent. "
-        "Send the master key or a user's key: Authorization: Bearer sk-..."
-    )
 
 
 def _report(task: asyncio.Task[None]) -> None:

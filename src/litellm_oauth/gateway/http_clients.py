@@ -1,0 +1,86 @@
+"""What holds for every request that LiteLLM sends while it answers one of ours.
+
+LiteLLM and the libraries below it make their own HTTP clients in many places, and all of them end in httpx. There,
+and for all of them: no redirect is followed, no operator's key goes out with a request that lends none, the API's
+answer is noted, and a stream of a message has to end as one. Proven on LiteLLM 1.106.2 with httpx 0.28.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import httpx
+
+from ..errors import Forbidden
+from .answers import answer_for
+from .errors import RedirectedAnswer
+from .event_stream import MessageEvents, is_event_stream
+from .exchange import Exchange, current
+
+_CREDENTIALS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
+_MESSAGES = "/v1/messages"
+_SCHEME = "Bearer "
+
+
+class RefusedByGatewayError(httpx.RequestError):
+    """A request of LiteLLM's that must not be sent, or an answer that must not be used."""
+
+
+def watch_http_clients(operator_keys: Collection[str]) -> None:
+    """Have all httpx clients of this process keep these rules. ``operator_keys``: values, never shown."""
+    keys = frozenset(operator_keys)
+    send, send_async = httpx.Client.send, httpx.AsyncClient.send
+
+    def watched(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
+        exchange = current.get()
+        if exchange is not None:
+            _check(exchange, request, keys)
+        answer = send(self, request, **{**options, "follow_redirects": False})
+        return answer if exchange is None else _noted(exchange, request, answer)
+
+    async def watched_async(
+        self: httpx.AsyncClient, request: httpx.Request, **options: Any
+    ) -> httpx.Response:
+        exchange = current.get()
+        if exchange is not None:
+            _check(exchange, request, keys)
+        answer = await send_async(self, request, **{**options, "follow_redirects": False})
+        return answer if exchange is None else _noted(exchange, request, answer)
+
+    httpx.Client.send = watched  # type: ignore[method-assign]
+    httpx.AsyncClient.send = watched_async  # type: ignore[method-assign]
+
+
+def _check(exchange: Exchange, request: httpx.Request, keys: frozenset[str]) -> None:
+    if not exchange.lends_keys and keys:
+        sent = {request.headers.get(name, "").removeprefix(_SCHEME) for name in _CREDENTIALS}
+        if sent & keys:
+            refusal = Forbidden("No API key of the operator's goes out on this route.")
+            exchange.refusal = answer_for(refusal)
+            raise RefusedByGatewayError(refusal.message, request=request)
+    if _is_about(exchange, request):
+        exchange.asked = True
+        # A packed stream could not be looked into.
+        request.headers["accept-encoding"] = "identity"
+
+
+def _noted(exchange: Exchange, request: httpx.Request, answer: httpx.Response) -> httpx.Response:
+    if not _is_about(exchange, request):
+        return answer
+    exchange.note(answer.status_code, answer.headers.multi_items())
+    if answer.has_redirect_location:
+        redirect = RedirectedAnswer(request.url.host, answer.status_code)
+        exchange.refusal = answer_for(redirect)
+        raise RefusedByGatewayError(redirect.message, request=request)
+    if answer.is_success and request.url.path.endswith(_MESSAGES) and is_event_stream(answer):
+        stream = answer.stream
+        if isinstance(stream, httpx.AsyncByteStream):
+            answer.stream = MessageEvents(stream)
+    return answer
+
+
+def _is_about(exchange: Exchange, request: httpx.Request) -> bool:
+    """Whether a request asks the API that the exchange is about: a callback's own business is not noted."""
+    base = exchange.api_base
+    return base is not None and str(request.url).startswith(base)

@@ -1,0 +1,329 @@
+"""A request's body: read under a limit, and looked into once, so that all readers see the same."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.types import Message, Receive
+
+from ..errors import InvalidInput
+from .errors import BodyTooLarge, TooManyBodies
+
+MEGABYTE = 1 << 20
+# Smaller bodies are not counted: a thousand of them are no more than what one large one takes.
+_UNCOUNTED = 256 * 1024
+_MAX_DEPTH = 200
+_DOUBLED = "An object in the body holds the same key twice. Send each key once."
+# Beside the top level, the places where a body of the Messages API names a model.
+_LISTS_OF_MODELS = ("fallbacks", "tools")
+
+
+class ClientGone(Exception):  # noqa: N818 -- not an error: the client has left
+    """The client closed the connection before the whole body had come."""
+
+
+class BodyMemory:
+    """Memory for large bodies, in bytes: who comes when it is full waits in line, up to ``patience`` seconds.
+
+    A worker's memory has an end, and a body takes several times its size on its way through a router.
+    """
+
+    def __init__(self, size: int, patience: float = 60.0) -> None:
+        self._free = size
+        self._size = size
+        self._patience = patience
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def take(self, wanted: int) -> int:
+        """Wait for that much memory. Returns what was taken, to be given back. Raises TooManyBodies."""
+        amount = min(wanted, self._size)
+        if amount <= _UNCOUNTED:
+            return 0
+        if not self._waiting and amount <= self._free:
+            self._free -= amount
+            return amount
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((amount, place))
+        try:
+            await asyncio.wait_for(place, self._patience)
+        except TimeoutError:
+            raise TooManyBodies from None
+        except asyncio.CancelledError:
+            if place.done() and not place.cancelled():
+                self.give_back(amount)
+            raise
+        finally:
+            if (amount, place) in self._waiting:
+                self._waiting.remove((amount, place))
+                self._serve()
+        return amount
+
+    def give_back(self, amount: int) -> None:
+        """Let the next ones in."""
+        self._free += amount
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._waiting and self._waiting[0][0] <= self._free:
+            amount, place = self._waiting.popleft()
+            if not place.done():
+                self._free -= amount
+                place.set_result(None)
+
+
+class HeldMemory:
+    """What one request holds of the memory for bodies."""
+
+    def __init__(self, memory: BodyMemory) -> None:
+        self._memory = memory
+        self._amount = 0
+
+    async def hold(self, size: int) -> None:
+        """Take that much, once. Raises TooManyBodies."""
+        if not self._amount:
+            self._amount = await self._memory.take(size)
+
+    def release(self) -> None:
+        """Give it back; a second call does nothing."""
+        amount, self._amount = self._amount, 0
+        if amount:
+            self._memory.give_back(amount)
+
+
+async def read(receive: Receive, declared: int | None, limit: int, memory: HeldMemory) -> bytes:
+    """The whole body. ``declared``: its Content-Length. ``limit``: how large it may be, in bytes.
+
+    Raises BodyTooLarge before more than that has been kept, TooManyBodies, ClientGone.
+    """
+    if declared is not None:
+        refuse_over(declared, limit)
+        await memory.hold(declared)
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        piece = message.get("body", b"")
+        size += len(piece)
+        refuse_over(size, limit)
+        if size > _UNCOUNTED and declared is None:
+            await memory.hold(limit)
+        if piece:
+            pieces.append(piece)
+        if not message.get("more_body", False):
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class Upload:
+    """A body that goes through piece by piece, and once. ``limit``: how large it may be, in bytes.
+
+    Raises BodyTooLarge at once if it is declared to be larger, or when more than that has come; ClientGone.
+    """
+
+    def __init__(self, receive: Receive, declared: int | None, limit: int) -> None:
+        if declared is not None:
+            refuse_over(declared, limit)
+        self._receive = receive
+        self._limit = limit
+        self._size = 0
+        self._read = _do_nothing
+
+    def when_read(self, then: Callable[[], None]) -> None:
+        """Call this once nothing of the body is left to come."""
+        self._read = then
+
+    async def receive(self) -> Message:
+        """The next part, as a server hands it on."""
+        message = await self._receive()
+        self._size += len(message.get("body", b""))
+        refuse_over(self._size, self._limit)
+        return message
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        more = True
+        while more:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            more = message.get("more_body", False)
+            if piece := message.get("body", b""):
+                yield piece
+        self._read()
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def refuse_over(size: int, limit: int) -> None:
+    """Raises BodyTooLarge."""
+    if size > limit:
+        raise BodyTooLarge(limit // MEGABYTE)
+
+
+def parse_json(content: bytes) -> Any:
+    """What a JSON text says (RFC 8259). Raises InvalidInput for what two readers could read differently.
+
+    That is a doubled key at any depth, bytes that are not UTF-8, numbers that are no numbers, and half a
+    surrogate pair, besides what is no JSON at all.
+    """
+    try:
+        text = content.decode("utf-8")
+        value = json.loads(
+            text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=_finite
+        )
+        if b"\\ud" in content or b"\\uD" in content:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except _DoubledKeyError:
+        raise InvalidInput(_DOUBLED) from None
+    except (ValueError, RecursionError):
+        raise InvalidInput("The body is not JSON in UTF-8.") from None
+    if content.count(b"{") + content.count(b"[") > _MAX_DEPTH and _is_deep(value):
+        raise InvalidInput(f"The body is nested more than {_MAX_DEPTH} levels deep.")
+    return value
+
+
+def refuse_doubled_keys(content: bytes) -> None:
+    """Raises InvalidInput for JSON with a doubled key; what is no JSON is somebody else's to judge."""
+    try:
+        json.loads(content, object_pairs_hook=_object)
+    except _DoubledKeyError:
+        raise InvalidInput(_DOUBLED) from None
+    except (ValueError, RecursionError):
+        return
+
+
+class _DoubledKeyError(Exception):
+    pass
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _DoubledKeyError
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(name)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What a client sent. ``document`` is the JSON object in it, if it is one."""
+
+    content: bytes = field(repr=False)
+    document: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    @property
+    def model(self) -> str | None:
+        """The model that it names at its top level."""
+        return None if self.document is None else _name(self.document.get("model"))
+
+    @property
+    def models(self) -> frozenset[str]:
+        """All models that it names, wherever the API reads one: also in fallbacks, tools and a batch's requests."""
+        return frozenset(name for holder in _holders(self.document or {}) if (name := _name(holder.get("model"))))
+
+    def named(self, names: Mapping[str, str]) -> bytes:
+        """The body with the API's own names of the models; the bytes that came if it has these already."""
+        if self.document is None or all(names.get(model, model) == model for model in self.models):
+            return self.content
+        model = self.model
+        if model is not None and self.models == {model}:
+            spliced = _spliced(self.content, model, names[model])
+            if spliced is not None:
+                return spliced
+        return json.dumps(_renamed(self.document, names), ensure_ascii=False, allow_nan=False).encode()
+
+
+def json_body(content: bytes) -> Body:
+    """A body that has to be a JSON object. Raises InvalidInput."""
+    document = parse_json(content) if content else None
+    if not isinstance(document, dict):
+        raise InvalidInput("The body is not a JSON object in UTF-8.")
+    return Body(content, document)
+
+
+def _name(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _holders(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The objects of a body whose ``model`` the API reads."""
+    yield document
+    for name in _LISTS_OF_MODELS:
+        listed = document.get(name)
+        yield from (one for one in (listed if isinstance(listed, list) else ()) if isinstance(one, dict))
+    requests = document.get("requests")
+    for one in requests if isinstance(requests, list) else ():
+        if isinstance(one, dict) and isinstance(one.get("params"), dict):
+            yield from _holders(one["params"])
+
+
+def _renamed(document: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    new = dict(document)
+    model = _name(new.get("model"))
+    if model is not None:
+        new["model"] = names.get(model, model)
+    for name in _LISTS_OF_MODELS:
+        if isinstance(new.get(name), list):
+            new[name] = [_renamed_holder(one, names) for one in new[name]]
+    if isinstance(new.get("requests"), list):
+        new["requests"] = [
+            {**one, "params": _renamed(one["params"], names)}
+            if isinstance(one, dict) and isinstance(one.get("params"), dict)
+            else one
+            for one in new["requests"]
+        ]
+    return new
+
+
+def _renamed_holder(one: Any, names: Mapping[str, str]) -> Any:
+    model = _name(one.get("model")) if isinstance(one, dict) else None
+    return one if model is None else {**one, "model": names.get(model, model)}
+
+
+def _spliced(content: bytes, model: str, name: str) -> bytes | None:
+    """The bytes with the name exchanged in its place; None if they do not show clearly where that is.
+
+    A quotation mark inside a text has a backslash before it, so ``"model"`` after a brace, a comma or a space
+    is a key, and the only one that is written so.
+    """
+    if content.count(b'"model"') != 1 or b"\\u00" in content:
+        return None
+    value = json.dumps(model, ensure_ascii=False).encode()
+    found = re.search(rb'(?<=[{,\s])"model"\s*:\s*(' + re.escape(value) + rb")(?=\s*[,}])", content)
+    if found is None:
+        return None
+    start, end = found.span(1)
+    return b"".join((content[:start], json.dumps(name, ensure_ascii=False).encode(), content[end:]))
