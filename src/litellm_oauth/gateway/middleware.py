@@ -49,6 +49,9 @@ from .runtime import Runtime
 _log = logging.getLogger(__name__)
 # Kinds of bodies that are no JSON, and so name no model.
 _NO_JSON = ("multipart/", "application/octet-stream", "application/x-protobuf", "application/protobuf")
+# How many of the largest bodies a worker reads at once. LiteLLM makes several copies of a body that it translates,
+# so of these there is one at a time.
+_READ_AT_ONCE = 3
 _CLOSED = 1008
 
 
@@ -121,7 +124,8 @@ class GatewayMiddleware:
         self._limits = limits
         self._origin = origin
         self._description = description
-        self._memory = BodyMemory(3 * limits.body)
+        self._memory = BodyMemory(_READ_AT_ONCE * limits.body)
+        self._translation = BodyMemory(limits.body)
         extra = runtime.settings.extra_routes
         self._policies = {database: RoutePolicy(extra, interface=database) for database in (False, True)}
 
@@ -312,6 +316,7 @@ class GatewayMiddleware:
             scope["headers"] = _as_json(scope["headers"], len(body.content))
         content = [body.content]
         del body
+        translation = HeldMemory(self._translation)
         async with Departure(request.receive, answer.has_started) as departure:
             departure.start()
 
@@ -320,7 +325,11 @@ class GatewayMiddleware:
                     return await departure.message()
                 return {"type": "http.request", "body": content.pop(), "more_body": False}
 
-            await self._app(scope, receive, answer.send)
+            try:
+                await translation.hold(len(content[0]))
+                await self._app(scope, receive, answer.send)
+            finally:
+                translation.release()
 
     async def _describe(self, request: _Request, model: str) -> None:
         """One model of the list."""
