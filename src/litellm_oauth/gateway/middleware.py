@@ -310,11 +310,14 @@ class GatewayMiddleware:
         if body is None:
             await self._app(scope, request.receive, answer.send)
             return
-        if body.document is not None:
-            # LiteLLM keeps here what it has read of a body, so that it need not be read again.
-            scope = {**scope, "parsed_body": (tuple(body.document), dict(body.document))}
-            scope["headers"] = _as_json(scope["headers"], len(body.content))
+        size = len(body.content)
+        document = dict(body.document or {})
         content = [body.content]
+        if body.document is not None:
+            # LiteLLM keeps here what it has read of a body. It is not given the bytes beside it: tasks of LiteLLM's
+            # that outlive the request would keep these.
+            scope = {**scope, "parsed_body": (tuple(document), document), "headers": _as_json(scope["headers"])}
+            content = [b""]
         del body
         translation = HeldMemory(self._translation)
         async with Departure(request.receive, answer.has_started) as departure:
@@ -326,10 +329,11 @@ class GatewayMiddleware:
                 return {"type": "http.request", "body": content.pop(), "more_body": False}
 
             try:
-                await translation.hold(len(content[0]))
+                await translation.hold(size)
                 await self._app(scope, receive, answer.send)
             finally:
                 translation.release()
+                document.clear()
 
     async def _describe(self, request: _Request, model: str) -> None:
         """One model of the list."""
@@ -392,10 +396,10 @@ def _is_no_json(request: _Request) -> bool:
     return request.headers.get("content-type", "").lower().startswith(_NO_JSON)
 
 
-def _as_json(headers: list[tuple[bytes, bytes]], length: int) -> list[tuple[bytes, bytes]]:
+def _as_json(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """The headers for a body that was read as JSON, whatever its kind was said to be."""
     kept = [pair for pair in headers if pair[0] not in (b"content-type", b"content-length", b"transfer-encoding")]
-    return [*kept, (b"content-type", b"application/json"), (b"content-length", str(length).encode())]
+    return [*kept, (b"content-type", b"application/json")]
 
 
 def _refusing(upload: Upload, exchange: Exchange) -> Receive:
