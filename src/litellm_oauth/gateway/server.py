@@ -12,7 +12,7 @@ from .startup_failure import CANNOT_START
 APPLICATION = "litellm.proxy.proxy_server:app"
 
 
-class Server(Granian):
+class Server(Granian):  # type: ignore[misc] # it is installed in the gateway image only
     """Replaces a worker that dies while the others serve, but not one that says that it cannot start."""
 
     def _respawn_workers(self, workers: list[int], *arguments: Any, **options: Any) -> None:
@@ -28,8 +28,8 @@ class Server(Granian):
 def serve(host: str, port: int, num_workers: int, **options: object) -> None:
     """Serve LiteLLM's application, in place of LiteLLM's own function of this form.
 
-    LiteLLM's lets the whole server end with the first worker that dies. ``options`` are others of LiteLLM's command
-    line, of which the kit uses none.
+    LiteLLM's lets the whole server end with the first worker that dies. ``options`` are others of LiteLLM's
+    command line, of which the kit uses none.
     """
     Server(
         APPLICATION,
