@@ -21,7 +21,7 @@ from litellm_oauth.gateway.litellm_fields import (
 )
 
 MESSAGE = {"model": "ours", "max_tokens": 9, "messages": [{"role": "user", "content": "Hello"}]}
-# Of LiteLLM 1.106.2, which is not installed here: some of its parameters, and fields that its router hands on.
+# Of LiteLLM 1.106.2, which is not installed here: some of its parameters, and what its router hands on.
 PARAMETERS = [
     "api_base",
     "api_key",
