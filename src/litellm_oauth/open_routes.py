@@ -1,14 +1,15 @@
 """Which routes of LiteLLM ``extra_routes`` may open to users' keys: APIs of models, never the management.
 
-Standard library only and no import of this package: the check of the Ansible variables loads this file as well.
+Standard library only and no import of this package: the check of the Ansible variables loads this file as
+well.
 """
 
 from __future__ import annotations
 
 import re
 
-# LiteLLM's management, reports on other users' requests, logins, its UI, and this package's own routes. An entry
-# closes everything below it, and the same below /v1, /v2 and the like; `{}` stands for any segment.
+# LiteLLM's management, reports on other users' requests, logins, its UI, and this package's own routes. An
+# entry closes everything below it, and the same below /v1, /v2 and the like; `{}` stands for any segment.
 CLOSED = tuple(
     f"/{route}"
     for route in (
@@ -108,8 +109,8 @@ def fault_of(route: object) -> str | None:
     closed = closed_by(route)
     if closed is not None:
         return (
-            f"holds {route}, which would open {closed}: LiteLLM's management, reports, logins and UI stay closed "
-            "to users' keys, and so do the routes of the OAuth module; leave it out"
+            f"holds {route}, which would open {closed}: LiteLLM's management, reports, logins and UI stay "
+            "closed to users' keys, and so do the routes of the OAuth module; leave it out"
         )
     return None
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from litellm_oauth import errors
-from litellm_oauth.gateway.answers import UnknownKeyError, answer_for, chat_answer_for
+from litellm_oauth.gateway import errors as gateway_errors
+from litellm_oauth.gateway.answers import answer_for, chat_answer_for, error_body
 from litellm_oauth.messages import not_logged_in, reauth_required
 
 EXPECTED: list[tuple[errors.LitellmOAuthError, int]] = [
@@ -13,16 +14,25 @@ EXPECTED: list[tuple[errors.LitellmOAuthError, int]] = [
     (errors.CodeRejected("x"), 400),
     (errors.NoPendingLogin("x"), 400),
     (errors.StateMismatch("x"), 400),
+    (gateway_errors.NoSuchModel("x"), 400),
     (errors.ReauthRequired("x"), 401),
-    (UnknownKeyError("x"), 401),
+    (gateway_errors.UnknownKey(), 401),
     (errors.Forbidden("x"), 403),
+    (gateway_errors.ClosedRoute(), 403),
     (errors.NotLoggedIn("x"), 404),
+    (errors.NoSuchJob("x"), 404),
+    (gateway_errors.MethodNotAllowed("GET, HEAD"), 405),
     (errors.AlreadyLoggedIn("x"), 409),
+    (gateway_errors.BodyTooLarge(32), 413),
+    (gateway_errors.PackedBody(), 415),
     (errors.CoolingDown("x", retry_after=3), 429),
     (errors.ProviderRefused("x", error="invalid_client"), 502),
+    (gateway_errors.RedirectedAnswer("api.example", 307), 502),
     (errors.ProviderUnavailable("x", reason="timeout"), 503),
     (errors.StorageUnavailable("x"), 503),
     (errors.Unreadable("x"), 503),
+    (gateway_errors.TooManyBodies(), 503),
+    (gateway_errors.UploadInterrupted(), 503),
 ]
 
 
@@ -45,7 +55,7 @@ def test_no_error_of_the_package_becomes_a_500() -> None:
     raised = {kind for kind in _every_error(errors.LitellmOAuthError) if not kind.__subclasses__()}
     missing = {kind for kind in raised if not issubclass(kind, tuple(kinds))}
     # These two end a start-up; they never reach a route.
-    assert {kind.__name__ for kind in missing} <= {"SettingsError", "MigrationError", "UnknownKeyError"}
+    assert {kind.__name__ for kind in missing} <= {"SettingsError", "MigrationError"}
 
 
 def _status_table() -> list[tuple[type[errors.LitellmOAuthError], int]]:
@@ -62,6 +72,8 @@ def _status_table() -> list[tuple[type[errors.LitellmOAuthError], int]]:
         (errors.ProviderUnavailable("x", reason="rate_limited", retry_after=30), "30"),
         (errors.StorageUnavailable("x", retry_after=5), "5"),
         (errors.ProviderUnavailable("x", reason="network"), None),
+        (gateway_errors.TooManyBodies(), "5"),
+        (gateway_errors.UploadInterrupted(), "1"),
     ],
 )
 def test_a_wait_is_told_in_whole_seconds_rounded_up(
@@ -86,7 +98,7 @@ def test_a_chat_while_the_database_is_down_is_a_503_with_a_wait() -> None:
     assert (answer.status, answer.message, answer.headers) == (503, "Down.", {"Retry-After": "5"})
 
 
-@pytest.mark.parametrize("error", [reauth_required("alice"), UnknownKeyError("x")])
+@pytest.mark.parametrize("error", [reauth_required("alice"), gateway_errors.UnknownKey()])
 def test_a_401_says_how_to_authenticate(error: errors.LitellmOAuthError) -> None:
     assert answer_for(error).headers["WWW-Authenticate"] == "Bearer"
 
@@ -94,3 +106,24 @@ def test_a_401_says_how_to_authenticate(error: errors.LitellmOAuthError) -> None
 def test_a_chat_that_needs_a_login_says_how_to_authenticate() -> None:
     answer = chat_answer_for(not_logged_in("alice"), user="alice", public_url="https://gate.example.com")
     assert answer.headers["WWW-Authenticate"] == "Bearer"
+
+
+def test_a_method_that_a_route_has_not_is_answered_with_those_that_it_has() -> None:
+    assert answer_for(gateway_errors.MethodNotAllowed("GET, HEAD")).headers == {"Allow": "GET, HEAD"}
+
+
+def test_a_packed_body_is_answered_with_what_would_be_taken() -> None:
+    assert answer_for(gateway_errors.PackedBody()).headers == {"Accept-Encoding": "identity"}
+
+
+def test_a_name_of_a_model_is_shown_short_and_without_what_a_terminal_would_act_on() -> None:
+    message = gateway_errors.NoSuchModel("\x1b[31m" + "m" * 1_000_000).message
+    assert len(message) < 300
+    assert "\x1b" not in message
+
+
+def test_an_error_has_the_shape_that_clients_of_either_api_know() -> None:
+    answer = answer_for(gateway_errors.UnknownKey())
+    error = {"message": answer.message, "type": "authentication_error", "param": None, "code": answer.code}
+    assert error_body(answer, anthropic=False) == {"error": error}
+    assert error_body(answer, anthropic=True) == {"type": "error", "error": error}

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from copy import deepcopy
 from typing import Any
 
 import pytest
 
-from litellm_oauth.gateway.direct import AUTHENTICATOR, HOOK, direct_models, is_plain
-from litellm_oauth.gateway.forward import parse_body
+from litellm_oauth.gateway.direct import AUTHENTICATOR, HOOK, direct_models
 
 PARAMS = {"model": "anthropic/m", "api_base": "https://api.example", "api_key": "oauth"}
 CONFIGURATION: dict[str, Any] = {
@@ -37,7 +35,6 @@ CONFIGURATION: dict[str, Any] = {
     "litellm_settings": {"callbacks": [HOOK], "telemetry": False},
     "claude_oauth": {},
 }
-MESSAGE = {"model": "ours", "max_tokens": 9, "messages": [{"role": "user", "content": "Hello"}]}
 
 
 def test_the_kit_s_own_authenticator_has_no_part_in_a_message() -> None:
@@ -67,44 +64,3 @@ def test_a_model_that_says_no_more_than_where_to_go_is_direct_and_no_other_is() 
 )
 def test_where_litellm_has_a_part_nothing_is_direct(more: dict[str, Any]) -> None:
     assert direct_models({**deepcopy(CONFIGURATION), **more}) == frozenset()
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        {},
-        {"stream": True, "system": "s", "temperature": 1, "tools": [], "tool_choice": {"type": "auto"}},
-        {"metadata": {"user_id": "u"}, "thinking": {"type": "enabled", "budget_tokens": 1024}},
-    ],
-    ids=str,
-)
-def test_a_message_of_the_api_s_own_fields_is_plain(more: dict[str, Any]) -> None:
-    body = parse_body(json.dumps({**MESSAGE, **more}).encode(), "application/json")
-    assert is_plain(body, ["authorization", "x-litellm-oauth-user", "x-litellm-api-key", "anthropic-beta"])
-
-
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"fallbacks": ["by-key"]},
-        {"num_retries": 2},
-        {"guardrails": ["g"]},
-        {"litellm_metadata": {}},
-        {"mock_response": "x"},
-        {"api_key": "sk-own"},
-        {"api_base": "https://elsewhere.example"},
-        {"cache": {"no-cache": True}},
-        *({name: "x"} for name in ("user", "tags", "timeout", "extra_headers", "custom_llm_provider")),
-        {"metadata": {"tags": ["t"]}},
-        {"metadata": "text"},
-    ],
-    ids=str,
-)
-def test_a_field_that_could_be_litellm_s_makes_it_litellm_s(more: dict[str, Any]) -> None:
-    body = parse_body(json.dumps({**MESSAGE, **more}).encode(), "application/json")
-    assert not is_plain(body, [])
-
-
-@pytest.mark.parametrize("name", ["x-litellm-timeout", "x-litellm-tags", "x-litellm-num-retries"])
-def test_a_header_of_litellm_s_makes_it_litellm_s(name: str) -> None:
-    assert not is_plain(parse_body(json.dumps(MESSAGE).encode(), "application/json"), [name])

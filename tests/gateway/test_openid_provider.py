@@ -13,15 +13,15 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from fastapi import FastAPI, Request, Response
 
 from litellm_oauth.assembly import open_service
 from litellm_oauth.cipher import Cipher
-from litellm_oauth.gateway.forward import Forwarder, Upstream, parse_body
+from litellm_oauth.gateway.forward import Forwarder, Upstream
 from litellm_oauth.gateway.runtime import Runtime
 from litellm_oauth.http_client import http_client
 from litellm_oauth.service import TokenService
 from litellm_oauth.vault import REFRESH
+from support.forwarding import forwarding
 from support.gateway import Configuration, Gateway, build_gateway
 from support.openid_provider import OpenidProvider, openid_provider
 from support.openid_site import CLIENT_SECRET, REDIRECT_URI, SCOPES
@@ -56,16 +56,11 @@ async def models(
     service: TokenService, configuration: Configuration, openid_provider: OpenidProvider
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Who asks for a model through the gateway; the header ``user`` says for whom."""
-    app = FastAPI()
+    settings = configuration.settings()
     async with http_client(trust_env=False) as api:
-        forwarder = Forwarder(Runtime(configuration.settings(), service, {}), api)
-
-        @app.post("/{path:path}")
-        async def forward(request: Request, path: str) -> Response:
-            body = parse_body(await request.body(), request.headers.get("content-type", ""))
-            user = request.headers["user"]
-            return await forwarder.send(request, path, body, Upstream(openid_provider.url), user)
-
+        forwarder = Forwarder(Runtime(settings, service, {}), api)
+        upstream = Upstream(openid_provider.url)
+        app = forwarding(forwarder, upstream, lambda headers: headers["user"], settings.public_url)
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
             yield client

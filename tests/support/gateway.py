@@ -10,7 +10,7 @@ import httpx
 import yaml
 from fastapi import FastAPI, Request
 
-from litellm_oauth.gateway.answers import UnknownKeyError
+from litellm_oauth.gateway.errors import UnknownKey
 from litellm_oauth.gateway.identity import Caller
 from litellm_oauth.gateway.routes import build_router
 from litellm_oauth.service import TokenService
@@ -77,7 +77,7 @@ def build_gateway(
     async def authenticate(request: Request) -> Caller:
         key = request.headers.get("Authorization", "").removeprefix("Bearer ")
         if key not in KEYS:
-            raise UnknownKeyError("The gateway does not know this key.")
+            raise UnknownKey
         return KEYS[key]
 
     app = FastAPI()

@@ -21,7 +21,11 @@ from .scripted_api import TOKEN_PATH, ScriptedApi
 
 ROOT = Path(__file__).resolve().parents[2]
 MASTER_KEY = "sk-obviously-fake-master"
-USER_KEYS = {"alice": "sk-obviously-fake-alice", "bob": "sk-obviously-fake-bob", "carol": "sk-obviously-fake-carol"}
+USER_KEYS = {
+    "alice": "sk-obviously-fake-alice",
+    "bob": "sk-obviously-fake-bob",
+    "carol": "sk-obviously-fake-carol",
+}
 OPERATOR_KEY = "obviously-fake-operator-key"
 # What is never to be seen upstream, in a log or in an answer.
 SECRETS = (MASTER_KEY, *USER_KEYS.values(), OPERATOR_KEY)
@@ -38,7 +42,9 @@ class RunningGateway:
     def client(self, user: str | None = "alice", **headers: str) -> httpx.Client:
         """Asks with this user's key, or with the master key."""
         key = MASTER_KEY if user is None else USER_KEYS[user]
-        return httpx.Client(base_url=self.url, headers={"Authorization": f"Bearer {key}", **headers}, timeout=15)
+        return httpx.Client(
+            base_url=self.url, headers={"Authorization": f"Bearer {key}", **headers}, timeout=15
+        )
 
     def log_in(self, user: str | None) -> None:
         with self.client(user) as client:
@@ -82,7 +88,9 @@ def docker(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def image() -> str:
     """The gateway's image that `make images` made last."""
-    listed = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "litellm-oauth/gateway").stdout.split()
+    listed = docker(
+        "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "litellm-oauth/gateway"
+    ).stdout.split()
     assert listed, "there is no image of the gateway; run: make images"
     return listed[0]
 
@@ -164,16 +172,36 @@ def running_gateway(
         "LITELLM_OAUTH_API_KEYS": "ANTHROPIC_API_KEY",
         **(environment or {}),
     }
-    site = docker("run", "--rm", "--entrypoint", "python", image(), "-c", "import litellm_oauth as m; print(m.__path__[0])")
+    site = docker(
+        "run",
+        "--rm",
+        "--entrypoint",
+        "python",
+        image(),
+        "-c",
+        "import litellm_oauth as m; print(m.__path__[0])",
+    )
     docker(
         *("run", "--detach", "--name", name, "--network", "host", "--tmpfs", "/tmp"),  # noqa: S108 -- the container's
         *("--volume", f"{folder}:/run/secrets:ro"),
         *("--volume", f"{ROOT}/src/litellm_oauth:{site.stdout.strip()}:ro"),
-        *(part for one in ("/app/.litellm", "/app/.litellm_journal") for part in ("--tmpfs", f"{one}:uid=10001,mode=700")),
+        *(
+            part
+            for one in ("/app/.litellm", "/app/.litellm_journal")
+            for part in ("--tmpfs", f"{one}:uid=10001,mode=700")
+        ),
         *(part for key, value in variables.items() for part in ("--env", f"{key}={value}")),
         *options,
         image(),
-        *("--config", "/run/secrets/config.yaml", "--host", "127.0.0.1", "--port", str(port), "--run_granian"),
+        *(
+            "--config",
+            "/run/secrets/config.yaml",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--run_granian",
+        ),
     )
     gateway = RunningGateway(f"http://127.0.0.1:{port}", name, api)
     try:

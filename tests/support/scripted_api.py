@@ -54,12 +54,20 @@ Answer = Callable[[Received], Iterable[bytes]]
 
 def reply(body: object, status: str = "200 OK", headers: Iterable[tuple[str, str]] = ()) -> bytes:
     """A whole answer: bytes and text as they are, all else as JSON."""
-    content = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    content = (
+        body
+        if isinstance(body, bytes)
+        else body.encode()
+        if isinstance(body, str)
+        else json.dumps(body).encode()
+    )
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(content)}", "Connection: close"]
     named = list(headers)
     if not any(name.lower() == "content-type" for name, _ in named):
         named.append(("Content-Type", "application/json"))
-    return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in named)]).encode() + b"\r\n\r\n" + content
+    return (
+        "\r\n".join([*lines, *(f"{name}: {value}" for name, value in named)]).encode() + b"\r\n\r\n" + content
+    )
 
 
 def message(text: str = "Hello back") -> dict[str, Any]:
@@ -80,7 +88,9 @@ def event(name: str, **data: Any) -> bytes:
     return f"event: {name}\ndata: {json.dumps({'type': name, **data})}\n\n".encode()
 
 
-STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nConnection: close\r\n\r\n"
+STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nConnection: close\r\n\r\n"
+)
 
 
 def events(text: str = "Hello back", *, end: bool = True) -> list[bytes]:
@@ -213,7 +223,7 @@ def scripted_api() -> Iterator[ScriptedApi]:
 
         def _body(self) -> tuple[bytes, bool]:
             if "chunked" in self.headers.get("Transfer-Encoding", ""):
-                pieces = []
+                pieces: list[bytes] = []
                 while True:
                     size = self.rfile.readline()
                     if not size.strip():

@@ -27,7 +27,6 @@ from ..errors import (
     TokenRefused,
     Unreadable,
 )
-
 from .errors import (
     BodyTooLarge,
     ClosedRoute,

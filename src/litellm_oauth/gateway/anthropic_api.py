@@ -63,9 +63,13 @@ class AnthropicApi:
         self._direct = direct
 
     async def message(self, incoming: Incoming, body: Body, model: str) -> Plan | None:
-        """A message that LiteLLM's router would only pass on; None for all others. ``model``: its listed name."""
+        """A message that LiteLLM's router would only pass on, None for others. ``model``: its listed name."""
         document = body.document or {}
-        if model in self._direct and not has_database() and not asks_litellm(document, incoming.headers.keys()):
+        if (
+            model in self._direct
+            and not has_database()
+            and not asks_litellm(document, incoming.headers.keys())
+        ):
             return await self._of_a_model(incoming, MESSAGES[1:], body, model)
         lost = lost_in_the_router(document)
         if lost:
@@ -127,7 +131,6 @@ class AnthropicApi:
             return None
         return Plan(outgoing, Upstream(base_of(own["litellm_params"]), await operator_credentials(own)))
 
-
     def _listed(self, name: str) -> str:
         """The name in the list; names that the API knows a listed model by are good as well."""
         try:
@@ -146,7 +149,9 @@ class AnthropicApi:
         for one in self._models.all_marked():
             if base_of(one["litellm_params"]) in places:
                 return one
-        raise Forbidden("No model of this gateway takes the caller's own token, so this call of the API is closed.")
+        raise Forbidden(
+            "No model of this gateway takes the caller's own token, so this call of the API is closed."
+        )
 
     def _content(self, body: Body, model: str | None = None) -> bytes:
         """The body with the API's names. ``model``: the listed name of the model at the top level."""

@@ -1,7 +1,7 @@
 """Which of a request's credentials is the gateway's key, and how LiteLLM gets to see that one alone.
 
-Clients send it in different headers, with or without ``Bearer``; some send a login of the provider's beside it,
-which stays here. Nothing is read but headers, so that it can be told before a body is.
+Clients send it in different headers, with or without ``Bearer``; some send a login of the provider's beside
+it, which stays here. Nothing is read but headers, so that it can be told before a body is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from .key_digest import digest
 
 Headers = Sequence[tuple[bytes, bytes]]
 
-# Where LiteLLM and the clients of both APIs put a key. The first is LiteLLM's own, for whoever needs the others.
+# Where LiteLLM and the clients of both APIs put a key. The first is LiteLLM's own, for whoever needs the
+# others.
 _KEY_HEADERS = (
     b"x-litellm-api-key",
     b"authorization",

@@ -18,7 +18,9 @@ class Description:
     async def json(self) -> bytes:
         """The document as JSON. Who stops waiting does not take it from the others."""
         if self._making is None or (self._making.done() and self._making.exception() is not None):
-            self._making = asyncio.create_task(asyncio.to_thread(self._make), name="litellm_oauth description")
+            self._making = asyncio.create_task(
+                asyncio.to_thread(self._make), name="litellm_oauth description"
+            )
         return await asyncio.shield(self._making)
 
     def _make(self) -> bytes:

@@ -1,7 +1,7 @@
 """Ends what is done for a client that has left.
 
-A model may work for minutes. Starlette notices that a client has gone only while it streams an answer to it; here
-it is noticed from the moment the request has been read.
+A model may work for minutes. Starlette notices that a client has gone only while it streams an answer to it;
+here it is noticed from the moment the request has been read.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ class ClientLeft(Exception):  # noqa: N818 -- not an error: the client has left
 class Departure:
     """While the block runs, a client that leaves has the block cancelled, which then raises ClientLeft.
 
-    ``receive``: the server's, with nothing of the body left to read. ``answered``: whether the answer has begun,
-    so that whoever sends it looks after the client. What goes on by itself, as a refresh does, is not cancelled.
+    ``receive``: the server's, with nothing of the body left to read. ``answered``: whether the answer has
+    begun, so that whoever sends it looks after the client. What goes on by itself, as a refresh does, is not
+    cancelled.
     """
 
     def __init__(self, receive: Receive, answered: Callable[[], bool] = lambda: False) -> None:

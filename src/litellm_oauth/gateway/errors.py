@@ -26,8 +26,8 @@ class ClosedRoute(LitellmOAuthError):
 
     def __init__(self) -> None:
         super().__init__(
-            "This key does not open this route. A user's key is good for models and for the user's own login; "
-            "ask the operator to add the route to extra_routes."
+            "This key does not open this route. A user's key is good for models and for the user's own "
+            "login; ask the operator to add the route to extra_routes."
         )
 
 
@@ -66,7 +66,9 @@ class TooManyBodies(LitellmOAuthError):
     retry_after = 5.0
 
     def __init__(self) -> None:
-        super().__init__("The gateway holds as many large requests as its memory allows. Try again in a moment.")
+        super().__init__(
+            "The gateway holds as many large requests as its memory allows. Try again in a moment."
+        )
 
 
 class RedirectedAnswer(LitellmOAuthError):
@@ -88,7 +90,9 @@ class UploadInterrupted(LitellmOAuthError):
     retry_after = 1.0
 
     def __init__(self) -> None:
-        super().__init__("The API refused the token during the upload. It has been replaced: send the file again.")
+        super().__init__(
+            "The API refused the token during the upload. It has been replaced: send the file again."
+        )
 
 
 class MethodNotAllowed(LitellmOAuthError):

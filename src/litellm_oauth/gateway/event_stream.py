@@ -1,7 +1,7 @@
 """Streams of server-sent events that tell how they end.
 
-A connection that closes well is no proof that an answer is whole: a proxy on the way may end it politely. A stream of
-the Messages API is whole with ``message_stop``, or ends with an event ``error``.
+A connection that closes well is no proof that an answer is whole: a proxy on the way may end it politely. A
+stream of the Messages API is whole with ``message_stop``, or ends with an event ``error``.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class BrokenOffError(httpx.RemoteProtocolError):
 async def whole_events(pieces: AsyncIterator[bytes], *, message: bool) -> AsyncIterator[bytes]:
     """The stream, cut between events: what has come of an event goes on when the rest of it has come.
 
-    So nothing that is added after a break completes somebody else's event. ``message``: whether it is an answer
-    of the Messages API, which has an end of its own. Raises BrokenOffError if that is missing.
+    So nothing that is added after a break completes somebody else's event. ``message``: whether it is an
+    answer of the Messages API, which has an end of its own. Raises BrokenOffError if that is missing.
     """
     held = bytearray()
     ended = False
@@ -65,7 +65,7 @@ def is_event_stream(response: httpx.Response) -> bool:
 
 
 class MessageEvents(httpx.AsyncByteStream):
-    """The events of an answer of the Messages API; iterating raises BrokenOffError where they end too early."""
+    """The events of an answer of the Messages API; iterating raises BrokenOffError if they end early."""
 
     def __init__(self, stream: httpx.AsyncByteStream) -> None:
         self._stream = stream

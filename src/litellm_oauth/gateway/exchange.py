@@ -1,7 +1,7 @@
 """What one request leaves behind on its way through LiteLLM, for whoever answers it.
 
-The middleware opens an ``Exchange`` for each request. LiteLLM's tasks and threads inherit the context variable,
-so the hook and the HTTP clients find the same object, however deep they are called.
+The middleware opens an ``Exchange`` for each request. LiteLLM's tasks and threads inherit the context
+variable, so the hook and the HTTP clients find the same object, however deep they are called.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ _PREFIXES = ("anthropic-", "x-ratelimit-")
 class Exchange:
     """One request and what the API said to it.
 
-    ``origin``: where the request came from, for the audit. ``lends_keys``: whether an operator's API key may go
-    out with it. ``api_base``: the address of the API that it is about, once that is known. ``asked``:
-    whether a request went to the API. ``status`` and ``headers``: the API's last answer. ``refusal``: the answer that takes the place of LiteLLM's error.
+    ``origin``: where the request came from, for the audit. ``lends_keys``: whether an operator's API key may
+    go out with it. ``api_base``: the address of the API that it is about, once that is known. ``asked``:
+    whether a request went to the API. ``status`` and ``headers``: the API's last answer. ``refusal``: the
+    answer that takes the place of LiteLLM's error.
     """
 
     origin: str = "unknown"

@@ -47,7 +47,10 @@ _ANSWER_HEADERS = frozenset(("content-type", "content-encoding", "content-length
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A request for the API. ``path`` is below the API's address; ``content`` may be a stream, which goes out once."""
+    """A request for the API.
+
+    ``path`` is below the API's address; ``content`` may be a stream, which goes out once.
+    """
 
     method: str
     path: str
@@ -60,8 +63,8 @@ class Outgoing:
 class Upstream:
     """Where a request goes, and with which credentials.
 
-    ``credentials``: headers with the operator's; None: the caller's own token goes. ``fallback``: what clients
-    call the model whose API key stands in for callers without a login; None: none.
+    ``credentials``: headers with the operator's; None: the caller's own token goes. ``fallback``: what
+    clients call the model whose API key stands in for callers without a login; None: none.
     """
 
     base: str
@@ -168,9 +171,9 @@ class Forwarder:
 async def relay(answer: httpx.Response, send: Send, *, message: bool, body: bool = True) -> None:
     """Hand the API's answer on as it comes. However that ends, the connection to the API is free again.
 
-    ``message``: whether it answers a request of the Messages API, whose stream has an end of its own. ``body``:
-    whether the client wants more than the headers (RFC 9110 §9.3.2). If a stream of events breaks off, an event
-    says so; any other answer is broken off as well.
+    ``message``: whether it answers a request of the Messages API, whose stream has an end of its own.
+    ``body``: whether the client wants more than the headers (RFC 9110 §9.3.2). If a stream of events breaks
+    off, an event says so; any other answer is broken off as well.
     """
     try:
         await send({"type": "http.response.start", "status": answer.status_code, "headers": _headers(answer)})

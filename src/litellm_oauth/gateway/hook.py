@@ -184,7 +184,9 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
         exchange = current.get()
         if isinstance(error, litellm.AuthenticationError) or exchange is None:
             return False
-        return exchange.refusal is not None or bool(exchange.headers.keys() & {"retry-after", "retry-after-ms"})
+        return exchange.refusal is not None or bool(
+            exchange.headers.keys() & {"retry-after", "retry-after-ms"}
+        )
 
     def _allowed(self) -> tuple[str, ...]:
         return self.runtime.get().settings.allowed_api_bases

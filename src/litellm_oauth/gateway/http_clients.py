@@ -1,8 +1,9 @@
 """What holds for every request that LiteLLM sends while it answers one of ours.
 
-LiteLLM and the libraries below it make their own HTTP clients in many places, and all of them end in httpx. There,
-and for all of them: no redirect is followed, no operator's key goes out with a request that lends none, the API's
-answer is noted, and a stream of a message has to end as one. Proven on LiteLLM 1.106.2 with httpx 0.28.
+LiteLLM and the libraries below it make their own HTTP clients in many places, and all of them end in httpx.
+There, and for all of them: no redirect is followed, no operator's key goes out with a request that lends
+none, the API's answer is noted, and a stream of a message has to end as one. Proven on LiteLLM 1.106.2 with
+httpx 0.28.
 """
 
 from __future__ import annotations

@@ -21,7 +21,8 @@ _COOKIE = b"set-cookie"
 _OVERLOADED, _UNAVAILABLE = 529, 503
 _UNREADABLE = ErrorAnswer(
     400,
-    "The body has a shape that this route cannot translate for the API. Compare it with the route's documentation.",
+    "The body has a shape that this route cannot translate for the API. "
+    "Compare it with the route's documentation.",
     "invalid_body",
 )
 
@@ -51,7 +52,11 @@ class LitellmAnswer:
                 self._replaced = True
                 await respond(self._send, instead, anthropic=is_anthropic(self._path))
                 return
-            message = {**message, "status": self._status(message["status"]), "headers": self._headers(message)}
+            message = {
+                **message,
+                "status": self._status(message["status"]),
+                "headers": self._headers(message),
+            }
         elif self._replaced:
             return
         elif not self._wants_body and message["type"] == "http.response.body":
@@ -109,7 +114,9 @@ async def respond_with(
     send: Send, status: int, content: bytes, headers: dict[str, str] | None = None, *, body: bool = True
 ) -> None:
     """An answer of the gateway's own, in JSON."""
-    lines = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (headers or {}).items()]
+    lines = [
+        (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in (headers or {}).items()
+    ]
     if content:
         lines.append((b"content-type", b"application/json"))
     if content or status != 204:

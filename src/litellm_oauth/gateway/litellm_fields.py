@@ -1,7 +1,7 @@
 """Which fields of a message are LiteLLM's own, so that it has a part in the message.
 
-All others are the API's business, also those that it invents tomorrow. Proven on LiteLLM 1.106.2, whose own list
-of its parameters is the larger part; ``tests/live/litellm_fields.txt`` has the whole.
+All others are the API's business, also those that it invents tomorrow. Proven on LiteLLM 1.106.2, whose own
+list of its parameters is the larger part; ``tests/live/litellm_fields.txt`` has the whole.
 """
 
 from __future__ import annotations
@@ -61,11 +61,15 @@ def routed_fields() -> frozenset[str]:
     """The fields of the Messages API that LiteLLM's router hands on."""
     from litellm.types.llms.anthropic import AnthropicMessagesRequestOptionalParams
 
-    return frozenset(AnthropicMessagesRequestOptionalParams.__annotations__) | {"model", "messages"} | _OF_THE_API
+    return (
+        frozenset(AnthropicMessagesRequestOptionalParams.__annotations__)
+        | {"model", "messages"}
+        | _OF_THE_API
+    )
 
 
 def asks_litellm(document: Mapping[str, Any], headers: Iterable[str]) -> bool:
-    """Whether a message has something of LiteLLM's own. ``headers``: the names of its headers, in lower case."""
+    """Whether a message has something of LiteLLM's own. ``headers``: their names, in lower case."""
     return (
         not litellm_fields().isdisjoint(document)
         or _is_litellm_s(document.get("fallbacks"))

@@ -1,7 +1,8 @@
 """The outermost layer of the gateway: what every request passes before LiteLLM sees it.
 
-In order: the route, the key, the size and shape of the body, the model. The body is read when the key is known
-to be good, and no further than its limit. What is the API's business goes to the API; the rest is LiteLLM's.
+In order: the route, the key, the size and shape of the body, the model. The body is read when the key is
+known to be good, and no further than its limit. What is the API's business goes to the API; the rest is
+LiteLLM's.
 """
 
 from __future__ import annotations
@@ -30,7 +31,16 @@ from .litellm_fields import models_of_fallbacks
 from .litellm_keys import holder_of_key, holder_of_request
 from .model_list import described
 from .models import Models, has_database
-from .request_body import Body, BodyMemory, ClientGone, HeldMemory, Upload, json_body, read, refuse_doubled_keys
+from .request_body import (
+    Body,
+    BodyMemory,
+    ClientGone,
+    HeldMemory,
+    Upload,
+    json_body,
+    read,
+    refuse_doubled_keys,
+)
 from .route_policy import (
     ASKING,
     COUNT_TOKENS,
@@ -206,7 +216,7 @@ class GatewayMiddleware:
         return caller_of(holder, shared_default=self._runtime.settings.shared_default)
 
     async def _options(self, request: _Request, verdict: Verdict) -> bool:
-        """Answer what is asked about a route, unless it is a browser's question, which is LiteLLM's to answer."""
+        """Answer what is asked about a route, unless a browser asks, whom LiteLLM answers."""
         if "access-control-request-method" in request.headers or not verdict.methods:
             return False
         allowed = ", ".join(sorted({*verdict.methods, "OPTIONS"}))
@@ -216,9 +226,12 @@ class GatewayMiddleware:
     async def _ask(self, request: _Request, caller: Caller) -> None:
         """A request for a model."""
         body = json_body(await self._read(request))
-        if body.model is None:
-            raise InvalidInput("The body names no model. Send model: the name of one that GET /v1/models lists.")
-        model = self._models.listed(body.model)
+        asked = body.model
+        if asked is None:
+            raise InvalidInput(
+                "The body names no model. Send model: the name of one that GET /v1/models lists."
+            )
+        model = self._models.listed(asked)
         document = dict(body.document or {})
         for name in models_of_fallbacks(document):
             self._models.listed(name)
@@ -232,32 +245,31 @@ class GatewayMiddleware:
             del body, document
             await self._send(request, plan, caller)
             return
-        if model != body.model:
-            body = Body(body.named({body.model: model}), {**document, "model": model})
+        if model != asked:
+            body = Body(body.named({asked: model}), {**document, "model": model})
         await self._hand_on(request, body)
 
     async def _pass_through(self, request: _Request, caller: Caller) -> None:
         """A request of another kind for the API."""
         incoming = request.incoming()
         path = self._api.path_of(incoming)
-        plan: Plan | None
+        body: Body | Upload
         if request.has_body and _is_no_json(request):
-            upload = Upload(request.receive, request.declared, self._limits.upload)
-            plan = await self._api.pass_through(incoming, upload, path)
+            body = Upload(request.receive, request.declared, self._limits.upload)
         else:
             body = json_body(await self._read(request)) if request.has_body else Body(b"")
-            plan = await self._api.pass_through(incoming, body, path)
-            if plan is None:
-                # Of another provider: LiteLLM's router translates it.
-                request.exchange.lends_keys = True
-                request.scope = {**request.scope, "path": f"/{path}", "raw_path": f"/{path}".encode()}
-                await self._hand_on(request, body)
-                return
-            del body
+        plan = await self._api.pass_through(incoming, body, path)
+        if plan is None:
+            # A message to a model of another provider, which LiteLLM's router translates.
+            request.exchange.lends_keys = True
+            request.scope = {**request.scope, "path": f"/{path}", "raw_path": f"/{path}".encode()}
+            await self._hand_on(request, body if isinstance(body, Body) else None)
+            return
+        del body
         await self._send(request, plan, caller)
 
     async def _send(self, request: _Request, plan: Plan, caller: Caller) -> None:
-        """Send a planned request to the API, and its answer to the client, for as long as the client is there."""
+        """Send a planned request to the API, and its answer to the client, as long as the client is there."""
         named = named_in_header(request.headers.getlist(USER_HEADER))
         user = DEFAULT_USER
         service = self._runtime.service
@@ -316,7 +328,11 @@ class GatewayMiddleware:
         if body.document is not None:
             # LiteLLM keeps here what it has read of a body. It is not given the bytes beside it: tasks of LiteLLM's
             # that outlive the request would keep these.
-            scope = {**scope, "parsed_body": (tuple(document), document), "headers": _as_json(scope["headers"])}
+            scope = {
+                **scope,
+                "parsed_body": (tuple(document), document),
+                "headers": _as_json(scope["headers"]),
+            }
             content = [b""]
         del body
         translation = HeldMemory(self._translation)
@@ -344,7 +360,9 @@ class GatewayMiddleware:
             await _respond(request, ErrorAnswer(404, answer.message, answer.code))
             return
         await _respond_with(
-            request, 200, json.dumps(described(name, anthropic="anthropic-version" in request.headers)).encode()
+            request,
+            200,
+            json.dumps(described(name, anthropic="anthropic-version" in request.headers)).encode(),
         )
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -357,7 +375,9 @@ class GatewayMiddleware:
         if admin:
             await self._app(scope, receive, send)
         else:
-            await send({"type": "websocket.close", "code": _CLOSED, "reason": "This key does not open this route."})
+            await send(
+                {"type": "websocket.close", "code": _CLOSED, "reason": "This key does not open this route."}
+            )
 
 
 def _request(scope: Scope, receive: Receive, send: Send, exchange: Exchange, memory: HeldMemory) -> _Request:
@@ -398,12 +418,17 @@ def _is_no_json(request: _Request) -> bool:
 
 def _as_json(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """The headers for a body that was read as JSON, whatever its kind was said to be."""
-    kept = [pair for pair in headers if pair[0] not in (b"content-type", b"content-length", b"transfer-encoding")]
+    kept = [
+        pair for pair in headers if pair[0] not in (b"content-type", b"content-length", b"transfer-encoding")
+    ]
     return [*kept, (b"content-type", b"application/json")]
 
 
 def _refusing(upload: Upload, exchange: Exchange) -> Receive:
-    """The upload as LiteLLM receives it. What is wrong with it is told in our words, whatever LiteLLM makes of it."""
+    """The upload as LiteLLM receives it.
+
+    What is wrong with it is told in our words, whatever LiteLLM makes of it.
+    """
 
     async def receive() -> Message:
         try:

@@ -60,10 +60,14 @@ class Models:
     def names(self) -> list[str]:
         """All names, in the order of the configuration, without wildcards."""
         router = proxy_server.llm_router
-        return [] if router is None else [name for name in dict.fromkeys(router.get_model_names()) if "*" not in name]
+        return (
+            []
+            if router is None
+            else [name for name in dict.fromkeys(router.get_model_names()) if "*" not in name]
+        )
 
     def marked(self, name: str) -> Deployment | None:
-        """The deployment that takes the caller's own token; where a group has others as well, still that one."""
+        """The deployment that takes the caller's own token; if a group has others as well, still that one."""
         return next((one for one in self.deployments(name) if is_marked(one)), None)
 
     def called_upstream(self, name: str) -> Deployment | None:

@@ -1,7 +1,7 @@
 """Paths below ``/anthropic/``: which of them are the API's, told before anybody else reads them.
 
-A path is decoded once. What could then be read in two ways is refused, so that no server behind the gateway finds
-another path in it than the one that was judged (RFC 3986 §6.2.2, §7.3).
+A path is decoded once. What could then be read in two ways is refused, so that no server behind the gateway
+finds another path in it than the one that was judged (RFC 3986 §6.2.2, §7.3).
 """
 
 from __future__ import annotations

@@ -251,8 +251,10 @@ class Body:
 
     @property
     def models(self) -> frozenset[str]:
-        """All models that it names, wherever the API reads one: also in fallbacks, tools and a batch's requests."""
-        return frozenset(name for holder in _holders(self.document or {}) if (name := _name(holder.get("model"))))
+        """All models that it names where the API reads one: also in fallbacks, tools, a batch's requests."""
+        return frozenset(
+            name for holder in _holders(self.document or {}) if (name := _name(holder.get("model")))
+        )
 
     def named(self, names: Mapping[str, str]) -> bytes:
         """The body with the API's own names of the models; the bytes that came if it has these already."""

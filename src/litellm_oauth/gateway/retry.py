@@ -1,4 +1,4 @@
-"""Has a request whose dead token was replaced sent again at once, and what another try cannot change told at once.
+"""Sends a request whose dead token was replaced again at once, and tells at once what no try can change.
 
 LiteLLM alone waits half a second to two before it tries a model group of one deployment again, and after the
 last try as well. Here there is nothing to wait for. Proven on LiteLLM 1.106.2.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 OWN = "/auth/claude/oauth"
-PASS_THROUGH = "/anthropic/"
+PASS_THROUGH = "/anthropic/"  # noqa: S105 -- a route
 OPENAPI = "/openapi.json"
 
 MESSAGES = "/v1/messages"
@@ -94,8 +94,8 @@ _TABLE = {
 class RoutePolicy:
     """The verdict on each route.
 
-    ``extra``: routes that the operator opens; ``{name}`` stands for one segment, ``/*`` for all that is below.
-    ``interface``: whether LiteLLM's user interface can work.
+    ``extra``: routes that the operator opens; ``{name}`` stands for one segment, ``/*`` for all that is
+    below. ``interface``: whether LiteLLM's user interface can work.
     """
 
     def __init__(self, extra: Iterable[str] = (), *, interface: bool = False) -> None:
@@ -143,7 +143,7 @@ def is_anthropic(path: str) -> bool:
 
 
 def without_slash(path: str) -> str:
-    """The path that is meant by one with a slash at its end: no client is redirected, least of all to http."""
+    """The path meant by one with a slash at its end: no client is redirected, least of all to http."""
     if path in _FOLDERS:
         return path + "/"
     if path in ("/", PASS_THROUGH) or path.startswith(tuple(f"{one}/" for one in _FOLDERS)):

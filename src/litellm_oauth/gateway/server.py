@@ -15,7 +15,7 @@ _YOUNG, _PAUSE = 5.0, 1.0
 APPLICATION = "litellm.proxy.proxy_server:app"
 
 
-class Server(Granian):
+class Server(Granian):  # type: ignore[misc] # it is installed in the gateway image only
     """Replaces a worker that dies while the others serve, but not one that says that it cannot start."""
 
     def _respawn_workers(self, workers: list[int], *arguments: Any, **options: Any) -> None:
