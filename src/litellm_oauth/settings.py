@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,8 +18,10 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import yaml
 
+from . import networks, open_routes
 from .errors import InvalidInput, SettingsError
 from .keys import decode_key
+from .networks import TrustedProxies
 from .settings_reader import Environment, Section, is_loopback
 from .tokens import check_user_id, moment_of
 
@@ -116,6 +118,17 @@ class Settings:
     direct_messages: bool
     # What clients call a model, and the variable with the API key for who never logged in.
     fallback_to_api_key: Mapping[str, str]
+    # Routes of LiteLLM that are open to users' keys beside those that always are: `{name}` stands for one segment
+    # of a path, `*` at the end for everything below. None of them is of LiteLLM's management.
+    extra_routes: tuple[str, ...]
+    # The largest body of a request, in MiB, and the largest of a file or batch that is sent with the caller's own
+    # token, which is passed on as it comes in. The second is never below the first.
+    max_body_mb: int
+    max_upload_mb: int
+    # The proxies whose X-Forwarded-For says where a request comes from.
+    trusted_proxies: TrustedProxies
+    # Whether the gateway may ask the cloud's metadata service, which gives out the machine's own credentials.
+    cloud_metadata: bool
     provider: ProviderSettings
     database: DatabaseSettings | None
     redis: RedisSettings | None
@@ -149,13 +162,24 @@ def load_document(environ: Mapping[str, str] | None = None) -> dict[str, Any]:
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Read config.yaml and the environment. Raises SettingsError with every fault."""
     env = os.environ if environ is None else environ
-    section = load_document(env).get("claude_oauth")
+    document = load_document(env)
+    section = document.get("claude_oauth")
     if not isinstance(section, dict):
         shape = "is missing" if section is None else "is not a mapping"
         raise SettingsError(
             [f"claude_oauth: {shape} in {config_path(env)}; add the section with your provider's settings"]
         )
-    return parse_settings(section, env)
+    return parse_settings({"cloud_metadata": _asks_the_cloud(document), **section}, env)
+
+
+def _asks_the_cloud(document: Mapping[str, Any]) -> bool:
+    """Whether a model has LiteLLM ask the machine's cloud for an identity token."""
+    models = document.get("model_list")
+    parameters = (
+        [m.get("litellm_params") for m in models if isinstance(m, dict)] if isinstance(models, list) else []
+    )
+    tokens = [p.get("anthropic_identity_token") for p in parameters if isinstance(p, dict)]
+    return any(isinstance(token, str) and token.startswith("oidc/") for token in tokens)
 
 
 def parse_settings(section: Mapping[str, Any], environ: Mapping[str, str]) -> Settings:
@@ -170,6 +194,7 @@ def parse_settings(section: Mapping[str, Any], environ: Mapping[str, str]) -> Se
     sandbox = top.boolean("sandbox", False)
     anonymous_api = top.boolean("anonymous_api", False)
     public_url = top.url("public_url", "http://localhost:4000")
+    max_body_mb = top.whole("max_body_mb", 32, low=1, high=1024)
     settings = Settings(
         enabled=enabled,
         use_database=use_database,
@@ -190,6 +215,11 @@ def parse_settings(section: Mapping[str, Any], environ: Mapping[str, str]) -> Se
         allowed_api_bases=top.urls("allowed_api_bases", secure=not sandbox),
         direct_messages=top.boolean("direct_messages", True),
         fallback_to_api_key=top.references("fallback_to_api_key"),
+        extra_routes=_checked_words(top, "extra_routes", open_routes.faults_of),
+        max_body_mb=max_body_mb,
+        max_upload_mb=top.whole("max_upload_mb", max(512, max_body_mb), low=max_body_mb, high=1_048_576),
+        trusted_proxies=networks.trusted_proxies(_checked_words(top, "trusted_proxies", networks.faults_of)),
+        cloud_metadata=top.boolean("cloud_metadata", False),
         provider=_provider(top.section("provider"), sandbox),
         database=_database(env, faults, required=enabled and use_database),
         redis=_redis(top, env, faults),
@@ -207,6 +237,17 @@ def parse_settings(section: Mapping[str, Any], environ: Mapping[str, str]) -> Se
     if faults:
         raise SettingsError(faults)
     return settings
+
+
+def _checked_words(
+    section: Section, key: str, faults_of: Callable[[tuple[str, ...]], Iterable[str]]
+) -> tuple[str, ...]:
+    """A list of words that ``faults_of`` finds nothing wrong with."""
+    words = section.words(key, ())
+    for fault in faults_of(words):
+        shape, _, mend = fault.rpartition("; ")
+        section.fault(key, shape, mend)
+    return words
 
 
 def _check_keys(settings: Settings, faults: list[str]) -> None:

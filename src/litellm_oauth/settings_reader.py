@@ -121,6 +121,21 @@ class Section:
         self.fault(key, shape, f"write {low:g} to {high:g}")
         return default
 
+    def whole(self, key: str, default: int, *, low: int, high: int) -> int:
+        """A whole number, also written as text."""
+        value = self._expanded(key)
+        if value is _MISSING:
+            return default
+        if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value):
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            self.fault(key, f"is {_shape(value)}, not a whole number", f"write {low} to {high}")
+            return default
+        if not low <= value <= high:
+            self.fault(key, "is out of range", f"write {low} to {high}")
+            return default
+        return value
+
     def text(self, key: str, default: str | None = None) -> str:
         value = self._expanded(key)
         if value is _MISSING or value == "":

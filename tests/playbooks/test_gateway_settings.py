@@ -64,3 +64,36 @@ def test_all_models_of_the_kit_that_take_tokens_can_be_direct() -> None:
     config = rendered({"litellm_oauth_models": models, "litellm_oauth_api_keys": {"KEY": "fake"}}).config
     assert config["claude_oauth"]["direct_messages"] is True
     assert direct_models(config) == {"by-token"}
+
+
+def test_what_is_open_to_users_reaches_the_module() -> None:
+    told = rendered(
+        {
+            "litellm_oauth_extra_routes": ["/v1/rerank", "/v1/files/{file_id}", "/vector_stores/*"],
+            "litellm_oauth_max_body_mb": "600",
+            "litellm_oauth_trusted_proxies": ["10.0.0.0/8", "host"],
+        }
+    ).config["claude_oauth"]
+    assert told["extra_routes"] == ["/v1/rerank", "/v1/files/{file_id}", "/vector_stores/*"]
+    # an upload is never less than any other body, also if nothing is said of it
+    assert (told["max_body_mb"], told["max_upload_mb"]) == (600, 600)
+    assert told["trusted_proxies"] == ["10.0.0.0/8", "host"]
+
+
+@pytest.mark.parametrize(("source", "asks"), [("oidc/google/aud", True), (None, False)])
+def test_the_cloud_is_asked_only_if_a_model_wants_a_token_of_it(source: str | None, asks: bool) -> None:
+    identity = {"federation_rule_id": "r", "organization_id": "o", "identity_token": source}
+    models: list[dict[str, Any]] = [{"name": "plain", "model": "claude-x"}]
+    if source:
+        models.append(
+            {"name": "f", "model": "m", "workload_identity": identity, "api_base": "https://api.example.com"}
+        )
+    variables = {"litellm_oauth_models": models}
+    bases = ["https://api.example.com", "{{ litellm_oauth_api_base }}"]
+    config = rendered({**variables, "litellm_oauth_allowed_api_bases": bases}).config
+    assert config["claude_oauth"]["cloud_metadata"] is asks
+    if source:
+        told = rendered(
+            {**variables, "litellm_oauth_allowed_api_bases": bases, "litellm_oauth_cloud_metadata": "false"}
+        )
+        assert told.config["claude_oauth"]["cloud_metadata"] is False

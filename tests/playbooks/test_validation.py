@@ -66,6 +66,23 @@ FAULTS: list[tuple[str, Any, str]] = [
         "litellm_oauth_api_keys is malformed (its values are not shown)",
     ),
     ("litellm_oauth_users", ["alice", "../x"], 'litellm_oauth_users holds ["alice", "../x"]'),
+    (
+        "litellm_oauth_extra_routes",
+        ["/v1/rerank", "/key/generate", "v1/files"],
+        "litellm_oauth_extra_routes holds /key/generate, which would open /key",
+    ),
+    (
+        "litellm_oauth_trusted_proxies",
+        ["10.0.0.1/8", "host"],
+        "litellm_oauth_trusted_proxies holds 10.0.0.1/8, an address inside of the network 10.0.0.0/8",
+    ),
+    ("litellm_oauth_max_body_mb", 2000, "litellm_oauth_max_body_mb is 2000: set it to whole MiB"),
+    (
+        "litellm_oauth_max_upload_mb",
+        10,
+        "litellm_oauth_max_upload_mb is 10: set it to whole MiB, from litellm_oauth_max_body_mb (2000)",
+    ),
+    ("litellm_oauth_cloud_metadata", "perhaps", "litellm_oauth_cloud_metadata"),
     ("litellm_oauth_ca_file", "ca.pem", 'litellm_oauth_ca_file is "ca.pem"'),
     ("service_stack", "No Good", 'service_stack is "No Good"'),
     ("service_directory", "etc", 'service_directory is "etc"'),

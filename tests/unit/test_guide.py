@@ -25,7 +25,7 @@ _OF_OTHERS = {"LITELLM_OAUTH_CONFIG", "LITELLM_OAUTH_API_KEYS", "USER_ID"}
 _OF_OTHERS |= {"LITELLM_LOG_LEVEL", "DETAILED_DEBUG", "LITELLM_LOG"}
 # Roots of kinds, and the faults of the settings, which reach nobody who asks.
 _ROOTS: set[type[LitellmOAuthError]] = {errors.LoginError, errors.ProviderError, errors.SettingsError}
-_WITH_DEFAULT = ("boolean", "number", "text", "choice", "url", "words")
+_WITH_DEFAULT = ("boolean", "number", "whole", "text", "choice", "url", "words")
 _WITHOUT_DEFAULT = ("secret", "urls", "strings", "references", "section")
 # What no error of the package stands behind.
 _OF_ROUTES = {"internal_error", "method_not_allowed"}
