@@ -1,14 +1,14 @@
 """Which routes of LiteLLM ``extra_routes`` may open to users' keys: APIs of models, never the management.
 
-Standard library only and no import of this package: the check of the Ansible variables loads this file as well.
+Standard library only, and no import of this package: the check of the Ansible variables loads this file too.
 """
 
 from __future__ import annotations
 
 import re
 
-# LiteLLM's management, reports on other users' requests, logins, its UI, and this package's own routes. An entry
-# closes everything below it, and the same below /v1, /v2 and the like; `{}` stands for any segment.
+# LiteLLM's management, reports on other users' requests, logins, its UI, and this package's own routes. An
+# entry closes everything below it, and the same below /v1, /v2 and the like; `{}` stands for any segment.
 CLOSED = tuple(
     f"/{route}"
     for route in (
@@ -73,7 +73,7 @@ CLOSED = tuple(
 )
 # LiteLLM counts these among its APIs of models, though they lie below what is closed.
 OPEN = ("/model/info", "/v1/model/info", "/model_group/info", "/vector_store/list", "/v1/vector_store/list")
-OPEN_BELOW = ("/mcp", "/v1/mcp/tools", "/v1beta/agents")
+OPEN_BELOW = ("/mcp", "/v1/mcp/tools", "/v1beta/agents", "/a2a", "/v1/a2a/{}/message")
 
 _CHARACTERS = re.compile("[A-Za-z0-9._~/{}*-]+")
 _VERSION = re.compile("v[0-9]+[a-z]*")
@@ -108,8 +108,8 @@ def fault_of(route: object) -> str | None:
     closed = closed_by(route)
     if closed is not None:
         return (
-            f"holds {route}, which would open {closed}: LiteLLM's management, reports, logins and UI stay closed "
-            "to users' keys, and so do the routes of the OAuth module; leave it out"
+            f"holds {route}, which would open {closed}: LiteLLM's management, reports, logins and UI stay "
+            "closed to users' keys, and so do the routes of the OAuth module; leave it out"
         )
     return None
 

@@ -118,11 +118,11 @@ class Settings:
     direct_messages: bool
     # What clients call a model, and the variable with the API key for who never logged in.
     fallback_to_api_key: Mapping[str, str]
-    # Routes of LiteLLM that are open to users' keys beside those that always are: `{name}` stands for one segment
-    # of a path, `*` at the end for everything below. None of them is of LiteLLM's management.
+    # Routes of LiteLLM that are open to users' keys beside those that always are: `{name}` stands for one
+    # segment of a path, `*` at the end for everything below. None of them is of LiteLLM's management.
     extra_routes: tuple[str, ...]
-    # The largest body of a request, in MiB, and the largest of a file or batch that is sent with the caller's own
-    # token, which is passed on as it comes in. The second is never below the first.
+    # The largest body of a request, in MiB, and the largest of a file or batch that is sent with the caller's
+    # own token, which is passed on as it comes in. The second is never below the first.
     max_body_mb: int
     max_upload_mb: int
     # The proxies whose X-Forwarded-For says where a request comes from.
