@@ -65,6 +65,11 @@ FAULTS: list[tuple[str, Any, str]] = [
         {"lower_case": "hunter2-hunter2-hunter2"},
         "litellm_oauth_api_keys is malformed (its values are not shown)",
     ),
+    (
+        "litellm_oauth_callback_keys",
+        {"OPENAI_API_KEY": "hunter2-hunter2-hunter2", "LANGFUSE_SECRET_KEY": "hunter2-hunter2-hunter2\u00e4"},
+        "litellm_oauth_callback_keys holds OPENAI_API_KEY, which LiteLLM would use for models",
+    ),
     ("litellm_oauth_users", ["alice", "../x"], 'litellm_oauth_users holds ["alice", "../x"]'),
     (
         "litellm_oauth_extra_routes",
