@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Asks a person on the terminal for one line, on the control node.
 
-``ansible.builtin.pause`` takes input only without a time limit, and warns where there is no terminal; this action ends
-after ``seconds`` and says nothing without a terminal.
+``ansible.builtin.pause`` takes input only without a time limit, and warns if there is no terminal. This action
+ends after ``seconds``, and is skipped if there is no terminal.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ansible.utils.display import Display
 
 # Enter, and Ctrl-D: the terminal is in raw mode, in which no key ends the input by itself.
 _ENDS = (b"\r", b"\n", b"\x04")
-# Set by ansible-runner, which AWX uses, and by CI services. Some of them provide a terminal that no person reads.
+# Set by ansible-runner, which AWX uses, and by CI services: their terminal has no reader.
 _UNATTENDED = ("AWX_ISOLATED_DATA_DIR", "CI")
 
 
@@ -27,8 +27,8 @@ def _attended() -> bool:
     return on_terminal and not any(os.environ.get(name) for name in _UNATTENDED)
 
 
-# Ansible's strategies load an action before they start the process that runs it. That process has no terminal, so that
-# an action loaded there asks for nothing.
+# Ansible's strategies load an action before they start the process that runs it. That process has no
+# terminal, so that an action loaded there asks for nothing.
 ATTENDED = _attended()
 
 

@@ -246,7 +246,12 @@ def test_callback_without_any_code_exits_with_2_and_one_sentence(
 ) -> None:
     command = f"{shlex.quote(sys.executable)} -m litellm_oauth.cli callback {stdin}"
     result = subprocess.run(
-        ["sh", "-c", command], capture_output=True, text=True, timeout=30, check=False, env=command_environment
+        ["sh", "-c", command],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env=command_environment,
     )
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("❌ No code was given.")

@@ -9,6 +9,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pexpect
 import pytest
@@ -114,12 +115,20 @@ def test_a_wrong_code_from_the_terminal_fails_with_the_reason(command: Command) 
     assert (code, "The provider refused the code" in after, "Traceback" in after) == (2, True, False), after
 
 
-@pytest.mark.parametrize("stdin", [subprocess.PIPE, subprocess.DEVNULL, None], ids=["open", "empty", "closed"])
+@pytest.mark.parametrize(
+    "stdin", [subprocess.PIPE, subprocess.DEVNULL, None], ids=["open", "empty", "closed"]
+)
 def test_without_a_terminal_nothing_is_asked(command: Command, stdin: int | None) -> None:
     """The pipe stays open and silent; what is closed at the start is not even there."""
     words = ["sh", "-c", 'exec "$@"' if stdin is not None else 'exec "$@" <&-', "sh", *command()]
     with subprocess.Popen(
-        words, cwd=ROOT, env=ENVIRONMENT, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        words,
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.wait(60) == 0
         assert process.stdout is not None
@@ -180,7 +189,7 @@ def recorder() -> Iterator[Stranger]:
         if asked.path.partition("?")[0].endswith("/start"):
             address = "http://127.0.0.1:9/oauth/authorize?state=x"
             return [reply({"authorization_url": address, "state": "x", "expires_in": 600})]
-        known = {"generation": 1 + len(codes), "authenticated": bool(codes), "expires_in": 3600}
+        known: dict[str, Any] = {"generation": 1 + len(codes), "authenticated": bool(codes)}
         return [reply(login(status="active" if codes else "logged_out", **known))]
 
     with running(answer) as server:

@@ -15,7 +15,7 @@ _DESCRIPTION = "Log in to Claude with OAuth, and look after the login that the g
 _EXAMPLES = """\
 examples:
   litellm claude login                     show the URL to open in a browser
-  litellm claude callback                  complete the login: asks for the code on a terminal, else reads stdin
+  litellm claude callback                  complete the login; asks for the code, or reads it from a pipe
   litellm claude callback 'CODE#STATE'     the same, but the process list shows the code
   litellm claude status                    how the login stands, and for how long
   litellm claude refresh --force           get a new access token now
@@ -113,7 +113,7 @@ def _parser() -> _Parser:
         metavar="CODE",
         nargs="?",
         default="-",
-        help="CODE, CODE#STATE or redirect URL; - or none reads one line of stdin, on a terminal after a prompt",
+        help="CODE, CODE#STATE or redirect URL; - or none reads a line of stdin, and asks on a terminal",
     )
     callback.add_argument("--state", help="the state, where CODE does not carry it")
     command("status", "show how the login stands")

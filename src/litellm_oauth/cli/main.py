@@ -80,8 +80,8 @@ def exit_code(error: LitellmOAuthError) -> int:
 
 
 def _command(arguments: Arguments) -> Command:
-    """What to do once the service is open. A login to be imported and a code are read before: a person may type
-    them, and Ctrl-C ends that."""
+    """What to do once the service is open. A login to be imported and a code are read before: a person may
+    type them, and Ctrl-C ends that."""
     if arguments.command == "import":
         return partial(import_login, login=read_login(arguments), actor=_actor())
     if arguments.command == "callback":
