@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Asks a person on the terminal for one line, on the control node.
 
-``ansible.builtin.pause`` takes input only without a time limit, and warns if there is no terminal. This action
+``ansible.builtin.pause`` takes input only without a time limit, and warns if there is no terminal. This one
 ends after ``seconds``, and is skipped if there is no terminal.
 """
 
