@@ -150,6 +150,14 @@ def link_of_another(root: Path) -> Path:
     return link
 
 
+def link_of_another_on_the_way(root: Path) -> Path:
+    root.chmod(0o1777)
+    (root / "kit").rename(root / "real")
+    (root / "kit").symlink_to("real")
+    os.lchown(root / "kit", pwd.getpwnam(OTHER).pw_uid, -1)
+    return root / "kit"
+
+
 def access_list_of_a_user(root: Path) -> Path:
     acl(site(root), 2, OTHER)
     return site(root)
@@ -175,6 +183,7 @@ EVIL: list[tuple[Evil, str]] = [
     (in_a_folder_behind_a_link, "chmod o-w {path}"),
     (folder_of_a_link, "chmod o-w {path}"),
     (link_of_another, "chown -h root {path}"),
+    (link_of_another_on_the_way, "chown -h root {path}"),
     (access_list_of_a_user, "setfacl -b {path}"),
     (access_list_of_a_group, "setfacl -b {path}"),
 ]
