@@ -56,6 +56,9 @@ ENV PATH=/opt/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/
     LANG=C.UTF-8 \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
+    # a large block is given back to the system when it is freed; left alone, the C library keeps what it once had (mallopt(3))
+    MALLOC_MMAP_THRESHOLD_=1048576 \
+    MALLOC_ARENA_MAX=2 \
     # these lists lie in the package; without this every start, or every first request, asks the network for newer ones
     LITELLM_LOCAL_MODEL_COST_MAP=True \
     LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS=True \

@@ -7,9 +7,8 @@ author: LiteLLM OAuth kit maintainers (@litellm-oauth)
 short_description: Check a value by the rules of the gateway itself
 description:
   - Some values are checked by the role and by the gateway alike. Their rules are in the package that runs in
-    the gateway,
-    in modules that need nothing but Python's standard library. This lookup calls C(faults_of) of such a
-    module.
+    the gateway, in modules that need nothing but Python's standard library. This lookup calls C(faults_of) of
+    such a module.
 options:
   _terms:
     description: Name of the module in C(src/litellm_oauth), then the values that its C(faults_of) takes.

@@ -18,6 +18,7 @@ from .clock import Clock
 from .consent import ConsentForms
 from .faults import Drop, FaultBook
 from .federation import RuleBook
+from .guard import Guard
 from .knobs import KnobBoard
 from .ledger import Ledger
 from .oauth_models import PublicClient
@@ -74,6 +75,7 @@ def build_app(settings: Settings, connection: sqlite3.Connection, clock: Clock, 
         records=records,
         faults=FaultBook(),
         forms=ConsentForms(clock),
+        guard=Guard((settings.host, *settings.names)),
         server=server,
         drop=drop,
     )

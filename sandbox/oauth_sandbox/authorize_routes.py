@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
+from functools import wraps
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -21,6 +23,26 @@ from .sandbox import BodyTooLargeError, Sandbox, read_body, sandbox_of
 _COOKIE = "sandbox_sign_in"
 _FORM_BYTES = 8192
 _log = logging.getLogger(__name__)
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def for_people(endpoint: Endpoint) -> Endpoint:
+    """Refuse a foreign Host: a page of that name could read this page, and press its buttons.
+
+    Links from other sites lead here, and the form's token proves where a decision comes from, so the Origin
+    is not checked. Browsers send `Origin: null` with the form, because of the pages' referrer-policy.
+    """
+
+    @wraps(endpoint)
+    async def guarded(request: Request) -> Response:
+        reason = sandbox_of(request).guard.refuse_host(request)
+        if reason is None:
+            return await endpoint(request)
+        if _is_browser(request):
+            return message_page("This address is not the sandbox's", reason, status=403)
+        return JSONResponse({"error": "access_denied", "error_description": reason}, 403)
+
+    return guarded
 
 
 async def authorize(request: Request) -> Response:
@@ -158,6 +180,6 @@ async def code_callback(request: Request) -> Response:
 
 
 ROUTES = [
-    Route("/oauth/authorize", authorize, methods=["GET", "POST"]),
-    Route("/oauth/code/callback", code_callback, methods=["GET"]),
+    Route("/oauth/authorize", for_people(authorize), methods=["GET", "POST"]),
+    Route("/oauth/code/callback", for_people(code_callback), methods=["GET"]),
 ]

@@ -1,6 +1,6 @@
 """Control routes for tests and rehearsals: what was seen, what shall go wrong, what shall end.
 
-They need no credential: the sandbox is published on loopback and holds nothing real. Web pages are refused.
+They need no credential: the sandbox is published on loopback and holds nothing real. Web pages get a 403.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def _control(handler: Handler) -> Callable[[Request], Awaitable[Response]]:
     """Read the body, run the handler, and turn what is wrong into one JSON error."""
 
     async def endpoint(request: Request) -> Response:
-        if request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
-            return _error(403, "forbidden", "Other web pages cannot use the control routes.")
+        if reason := sandbox_of(request).guard.refuse_page(request):
+            return _error(403, "forbidden", reason)
         try:
             return AsciiJSONResponse(handler(request, await read_body(request, _BODY_BYTES)))
         except ControlInputError as error:

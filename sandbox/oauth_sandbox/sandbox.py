@@ -10,6 +10,7 @@ from .clock import Clock
 from .consent import ConsentForms
 from .faults import Drop, FaultBook
 from .federation import RuleBook
+from .guard import Guard
 from .knobs import KnobBoard
 from .ledger import Ledger
 from .oauth_server import SandboxServer
@@ -27,6 +28,7 @@ class Sandbox:
     records: Records
     faults: FaultBook
     forms: ConsentForms
+    guard: Guard
     server: SandboxServer
     drop: Drop
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from .guard import is_name
+
 DEFAULT_PORT = 4010
 SCOPES = ("user:inference", "user:profile")
 _MONTH = 30 * 24 * 3600
@@ -28,6 +30,7 @@ class Settings:
     database: Path
     client_ids: tuple[str, ...]
     redirect_uris: tuple[str, ...]
+    names: tuple[str, ...]
     access_token_seconds: int
     refresh_token_seconds: int
 
@@ -48,6 +51,12 @@ _SETTINGS = (
         "redirect-uris",
         "",
         "allowed redirect URIs, separated by commas (default: the sandbox's own code page)",
+    ),
+    _Setting(
+        "names",
+        "",
+        "host names and addresses that the sandbox is reached by, separated by commas, beside localhost, "
+        "sandbox and the loopback addresses",
     ),
     _Setting("access-token-seconds", "28800", "life of an access token"),
     _Setting("refresh-token-seconds", str(_MONTH), "life of a refresh token, counted from the login"),
@@ -87,6 +96,12 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
         for uri in redirect_uris
         if not _absolute(uri)
     ]
+    names = several("names")
+    faults += [
+        f"SANDBOX_NAMES: {name!r} must be a host name or an address, without a port."
+        for name in names
+        if not is_name(name)
+    ]
     client_ids = several("client_id")
     if not client_ids:
         faults.append("SANDBOX_CLIENT_ID must name at least one client.")
@@ -96,6 +111,7 @@ def read_settings(arguments: Sequence[str], environment: Mapping[str, str] = os.
         database=Path(given["database"]),
         client_ids=client_ids,
         redirect_uris=redirect_uris,
+        names=names,
         access_token_seconds=whole("access_token_seconds", 1, 10 * 365 * 24 * 3600),
         refresh_token_seconds=whole("refresh_token_seconds", 1, 10 * 365 * 24 * 3600),
     )

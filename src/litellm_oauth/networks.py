@@ -1,7 +1,6 @@
 """The networks of ``trusted_proxies``: whose X-Forwarded-For counts.
 
-Standard library only and no import of this package: the check of the Ansible variables loads this file as
-well.
+Standard library only, and no import of this package: the check of the Ansible variables loads this file too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Which routes of LiteLLM ``extra_routes`` may open to users' keys: APIs of models, never the management.
 
-Standard library only and no import of this package: the check of the Ansible variables loads this file as
-well.
+Standard library only, and no import of this package: the check of the Ansible variables loads this file too.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ CLOSED = tuple(
 )
 # LiteLLM counts these among its APIs of models, though they lie below what is closed.
 OPEN = ("/model/info", "/v1/model/info", "/model_group/info", "/vector_store/list", "/v1/vector_store/list")
-OPEN_BELOW = ("/mcp", "/v1/mcp/tools", "/v1beta/agents")
+OPEN_BELOW = ("/mcp", "/v1/mcp/tools", "/v1beta/agents", "/a2a", "/v1/a2a/{}/message")
 
 _CHARACTERS = re.compile("[A-Za-z0-9._~/{}*-]+")
 _VERSION = re.compile("v[0-9]+[a-z]*")

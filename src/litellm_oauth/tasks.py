@@ -21,7 +21,11 @@ async def finished(task: asyncio.Task[T]) -> T:
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
-        raise cancelled
+        try:
+            raise cancelled
+        finally:
+            # Else the error and this frame would hold each other, and all that the callers' frames hold.
+            cancelled = None
     return task.result()
 
 

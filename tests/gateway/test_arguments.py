@@ -38,6 +38,12 @@ def test_a_code_may_look_like_an_option(words: list[str]) -> None:
     assert (parsed.code, parsed.user, parsed.json) == (words[0], "alice", True)
 
 
+def test_a_code_comes_from_stdin_unless_it_is_an_argument() -> None:
+    assert (parse(["callback"], {}).code, parse(["callback", "-"], {}).code) == ("-", "-")
+    parsed = parse(["callback", "--user", "alice", "--state=x"], {})
+    assert (parsed.code, parsed.user, parsed.state) == ("-", "alice", "x")
+
+
 def test_a_state_may_begin_with_a_dash_after_an_equals_sign() -> None:
     assert parse(["callback", "abc", "--state=-x"], {}).state == "-x"
 
@@ -52,7 +58,6 @@ def test_a_state_may_begin_with_a_dash_after_an_equals_sign() -> None:
         ["users", "--user", "alice"],
         ["users", "--limit", "0"],
         ["users", "--limit", "some"],
-        ["callback"],
         ["callback", "a", "b"],
         ["status", "extra"],
         ["refresh", "--min-validity", "-5"],

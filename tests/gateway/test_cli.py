@@ -210,11 +210,52 @@ def test_a_code_that_the_provider_refuses_exits_with_3(claude: Run) -> None:
     assert (result.returncode, result.stdout) == (3, "")
 
 
+@pytest.mark.parametrize("words", [["-"], []], ids=["dash", "none"])
 def test_a_code_can_come_through_stdin_to_stay_out_of_the_process_list(
-    claude: Run, sandbox: SandboxProvider
+    claude: Run, sandbox: SandboxProvider, words: list[str]
 ) -> None:
     code = sandbox.approve(url_in(claude("login").stdout))
-    assert claude("callback", "-", stdin=f"{code}\n").returncode == 0
+    result = claude("callback", *words, "--json", stdin=f"{code}\n")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout)["authenticated"] is True
+
+
+def test_callback_on_a_terminal_asks_for_the_code(
+    claude: Run, command_environment: dict[str, str], sandbox: SandboxProvider
+) -> None:
+    code = sandbox.approve(url_in(claude("login").stdout))
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "litellm_oauth.cli", "callback", "--json"],
+        stdin=child,
+        stdout=subprocess.PIPE,
+        stderr=child,
+        env=command_environment,
+    )
+    os.close(child)
+    _read_until(parent, "Paste the code here: ")
+    os.write(parent, code.encode() + b"\n")
+    shown = process.communicate(timeout=20)[0]
+    assert (process.returncode, json.loads(shown)["authenticated"]) == (0, True)
+    os.close(parent)
+
+
+@pytest.mark.parametrize("stdin", ["</dev/null", "<&-"], ids=["empty", "closed"])
+def test_callback_without_any_code_exits_with_2_and_one_sentence(
+    command_environment: dict[str, str], stdin: str
+) -> None:
+    command = f"{shlex.quote(sys.executable)} -m litellm_oauth.cli callback {stdin}"
+    result = subprocess.run(
+        ["sh", "-c", command],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env=command_environment,
+    )
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("❌ No code was given.")
+    assert "Traceback" not in result.stderr
 
 
 def test_a_database_that_is_away_exits_with_4_soon(claude: Run, database: TestDatabase) -> None:

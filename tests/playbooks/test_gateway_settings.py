@@ -32,7 +32,7 @@ def test_a_fallback_reaches_the_module_and_not_litellm() -> None:
     ]
     variables = {"litellm_oauth_models": models, "litellm_oauth_api_keys": {"KEY": "obviously-fake-key"}}
     config = rendered(variables).config
-    assert config["claude_oauth"]["fallback_to_api_key"] == {"moving": "os.environ/KEY"}
+    assert config["claude_oauth"]["fallback_to_api_key"] == {"moving": "os.environ/LITELLM_OAUTH_KEY_KEY"}
     assert "KEY" not in str(config["model_list"])
 
 
@@ -97,3 +97,66 @@ def test_the_cloud_is_asked_only_if_a_model_wants_a_token_of_it(source: str | No
             {**variables, "litellm_oauth_allowed_api_bases": bases, "litellm_oauth_cloud_metadata": "false"}
         )
         assert told.config["claude_oauth"]["cloud_metadata"] is False
+
+
+def test_a_model_s_key_has_a_name_in_the_process_that_litellm_does_not_know() -> None:
+    """Under ANTHROPIC_API_KEY, LiteLLM would send it for every model of the provider, federated ones too."""
+    identity = {
+        "federation_rule_id": "r",
+        "organization_id": "o",
+        "identity_source": "keycloak",
+        "keycloak_token_url": "https://keycloak.example.com/token",
+        "keycloak_client_id": "gateway",
+        "keycloak_client_secret_ref": "os.environ/ANTHROPIC_AUTH_TOKEN",
+    }
+    base = "https://api.example.com"
+    models: list[dict[str, Any]] = [
+        {"name": "by-key", "model": "m", "api_key": "os.environ/ANTHROPIC_API_KEY"},
+        {"name": "federated", "model": "m", "workload_identity": identity, "api_base": base},
+        {"name": "moving", "model": "m", "fallback_to_api_key": "os.environ/ANTHROPIC_API_KEY"},
+    ]
+    found = rendered(
+        {
+            "litellm_oauth_models": models,
+            "litellm_oauth_allowed_api_bases": [base, "{{ litellm_oauth_api_base }}"],
+            "litellm_oauth_api_keys": {"ANTHROPIC_API_KEY": "fake", "ANTHROPIC_AUTH_TOKEN": "fake"},
+            "litellm_oauth_callback_keys": {"LANGFUSE_SECRET_KEY": "fake secret", "DD_SITE": "dd.example"},
+        }
+    )
+    inside = "os.environ/LITELLM_OAUTH_KEY_ANTHROPIC_"
+    by_key, federated, moving = (model["litellm_params"] for model in found.config["model_list"])
+    assert by_key["api_key"] == inside + "API_KEY"
+    assert federated["anthropic_keycloak_client_secret_ref"] == inside + "AUTH_TOKEN"
+    assert federated["anthropic_keycloak_token_url"] == "https://keycloak.example.com/token"
+    assert moving["api_key"] == "oauth"
+    assert found.config["claude_oauth"]["fallback_to_api_key"] == {"moving": inside + "API_KEY"}
+    environment = found.service["environment"]
+    assert environment["LITELLM_OAUTH_API_KEYS"] == "ANTHROPIC_API_KEY ANTHROPIC_AUTH_TOKEN"
+    assert environment["LITELLM_OAUTH_CALLBACK_KEYS"] == "DD_SITE LANGFUSE_SECRET_KEY"
+    # what the process is started with holds none of the keys, under no name
+    assert not {"ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "LANGFUSE_SECRET_KEY", "DD_SITE"} & set(
+        environment
+    )
+    assert "fake" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("keys", "fault"),
+    [
+        ({"AWS_SECRET_ACCESS_KEY": "x"}, "holds AWS_SECRET_ACCESS_KEY, which LiteLLM would use for models"),
+        ({"LD_PRELOAD": "x"}, "holds LD_PRELOAD, which no callback reads; write one of ARIZE_"),
+        ({"lower": "x"}, "holds a name that is not of capital letters"),
+        ({"LANGFUSE_HOST": "hunter2\u00e4"}, "is malformed (its values are not shown)"),
+        ({"LANGFUSE_HOST": "hunter2\nx"}, "is malformed (its values are not shown)"),
+        ({"LANGFUSE_HOST": " "}, "is malformed (its values are not shown)"),
+        ({"DD_API_KEY": "x"}, "holds DD_API_KEY, which the models' keys hold too"),
+    ],
+    ids=str,
+)
+def test_a_callback_s_key_that_is_none_is_refused(keys: dict[str, str], fault: str) -> None:
+    with pytest.raises(RefusedError) as caught:
+        rendered(
+            {"litellm_oauth_callback_keys": keys, "litellm_oauth_api_keys": {"DD_API_KEY": "obviously-fake"}}
+        )
+    assert f"litellm_oauth_callback_keys {fault}" in str(caught.value)
+    assert "hunter2" not in str(caught.value)

@@ -73,6 +73,9 @@ class Folders:
         folders = {"bin": "bin", "units": "units", "cron": "cron.d"}
         own = {"log": "litellm-oauth-log", "state": "litellm-oauth-state"}
         extra = {f"schedule_{name}": f"{self.root}/{path}" for name, path in (folders | own).items()}
+        # the checkout may be another account's than root's, which runs these tests
+        if ROOT.owner() != pwd.getpwuid(os.getuid()).pw_name:
+            extra["schedule_user"] = ROOT.owner()
         command = ["ansible-playbook", "playbooks/oauth_schedule.yml", "--inventory", inventory]
         return subprocess.run(
             [
@@ -169,7 +172,7 @@ class Installed:
 
 def copy_kit(kit: Path) -> Path:
     """What the playbook needs of the repository, where it can be moved and opened."""
-    for folder in ("playbooks", "inventories"):
+    for folder in ("playbooks", "inventories", "library"):
         shutil.copytree(ROOT / folder, kit / folder)
     for file in ("ansible.cfg", "oauth_refresh.yml"):
         shutil.copy(ROOT / file, kit / file)
@@ -181,8 +184,8 @@ def install(root: Path) -> Installed:
     (kit / "vault password").write_text("not used: nothing here is vaulted")
     folders = Folders(root)
     command = root / "command/ansible-playbook"
-    command.parent.mkdir(mode=0o777)
-    command.parent.chmod(0o777)
+    command.parent.mkdir()
+    shutil.chown(command.parent, ACCOUNT)
     command.write_text(COMMAND.replace("@LOCK@", str(folders.lock)))
     command.chmod(0o755)
     variables = {
@@ -554,6 +557,76 @@ def test_nothing_is_written_if_an_option_is_wrong(refused: list[tuple[Result, Sn
         assert "Nothing was done." in said(result)
         assert "changed=0" in result.stdout
         assert files == {}
+
+
+# --- What a run would read or execute
+
+# In a kit of its own: what is done to it, and the path that is named then.
+DOORS: list[tuple[str, int, str | None]] = [
+    # path below the kit, mode, owner
+    (".", 0o755, ACCOUNT),
+    ("ansible.cfg", 0o666, None),
+    ("playbooks/oauth_refresh.yml", 0o644, ACCOUNT),
+    ("inventories/sandbox/group_vars/all/main.yml", 0o646, None),
+    ("inventories/group_vars/all.yml", 0o666, None),
+    ("group_vars/all.yml", 0o666, None),
+    ("roles/one/tasks/main.yml", 0o666, None),
+    ("library/one.py", 0o666, None),
+    ("module_utils/one.py", 0o666, None),
+    ("lookup_plugins/one.py", 0o666, None),
+    ("action_plugins/one.py", 0o666, None),
+    ("vault-password", 0o666, None),
+    ("venv/lib/python3/site-packages/ansible/one.py", 0o666, None),
+    ("venv/bin/ansible-playbook", 0o777, None),
+]
+
+
+@pytest.mark.parametrize("arguments", [["--check"], []], ids=["check mode", "real"])
+def test_what_another_account_can_change_is_refused_before_anything_is_installed(
+    tmp_path: Path, arguments: list[str]
+) -> None:
+    folders, kit = Folders(tmp_path / "schedule"), copy_kit(tmp_path / "kit")
+    for path, mode, owner in DOORS:
+        file = kit / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if path != ".":
+            file.write_text(f"{file.read_text() if file.exists() else ''}# not empty\n")
+        file.chmod(mode)
+        if owner:
+            shutil.chown(file, owner)
+    (kit / "venv/pyvenv.cfg").touch()
+    command = kit / "venv/bin/ansible-playbook"
+    result = folders.play(
+        {"schedule_user": "root", "schedule_command": str(command)},
+        *arguments,
+        "-v",
+        kit=kit,
+        ANSIBLE_VAULT_PASSWORD_FILE=str(kit / "vault-password"),
+    )
+    assert result.returncode != 0
+    told = said(result)
+    assert "Nothing was done: other accounts than root can change what is run. Mend this:" in told
+    (listed,) = re.findall(r"refused:\n((?: +- .*\n)+)", result.stdout)
+    refused = {line.strip().removeprefix("- ") for line in listed.splitlines()}
+    assert refused == {str(kit / path) if path != "." else str(kit) for path, _, _ in DOORS}
+    assert f"{kit} (owner {ACCOUNT}, group root, mode 0755): chown -h root {kit}" in told
+    assert "changed=0" in result.stdout
+    assert folders.snapshot() == {}
+
+
+def test_a_schedule_is_taken_away_whoever_can_change_the_kit(tmp_path: Path) -> None:
+    folders, kit = Folders(tmp_path / "schedule"), copy_kit(tmp_path / "kit")
+    kit.chmod(0o777)
+    assert folders.play({"state": "absent"}, kit=kit).returncode == 0
+
+
+def test_a_folder_that_others_can_put_the_script_in_is_refused(tmp_path: Path) -> None:
+    folders = Folders(tmp_path / "schedule")
+    folders.script.parent.mkdir(parents=True)
+    folders.script.parent.chmod(0o777)
+    result = folders.play({})
+    assert f"{folders.script.parent} (owner root, group root, mode 0777): chmod o-w" in said(result)
+    assert folders.snapshot() == {}
 
 
 # --- What systemd and cron read

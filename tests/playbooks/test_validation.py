@@ -36,6 +36,11 @@ FAULTS: list[tuple[str, Any, str]] = [
         "litellm_oauth_log_level must be one of: DEBUG, INFO",
     ),
     ("litellm_oauth_detailed_debug", "maybe", "litellm_oauth_detailed_debug"),
+    (
+        "sandbox_names",
+        ["lab.example", "192.0.2.7:4010"],
+        'sandbox_names is ["lab.example", "192.0.2.7:4010"]: list host names',
+    ),
     ("litellm_oauth_refresh_buffer", -5, "litellm_oauth_refresh_buffer is -5"),
     ("litellm_oauth_encryption_key", "obviously-not-a-key", "litellm_oauth_encryption_key is malformed"),
     ("litellm_oauth_master_key", "hunter2-hunter2-hunter2", "litellm_oauth_master_key is malformed"),
@@ -64,6 +69,11 @@ FAULTS: list[tuple[str, Any, str]] = [
         "litellm_oauth_api_keys",
         {"lower_case": "hunter2-hunter2-hunter2"},
         "litellm_oauth_api_keys is malformed (its values are not shown)",
+    ),
+    (
+        "litellm_oauth_callback_keys",
+        {"OPENAI_API_KEY": "hunter2-hunter2-hunter2", "LANGFUSE_SECRET_KEY": "hunter2-hunter2-hunter2\u00e4"},
+        "litellm_oauth_callback_keys holds OPENAI_API_KEY, which LiteLLM would use for models",
     ),
     ("litellm_oauth_users", ["alice", "../x"], 'litellm_oauth_users holds ["alice", "../x"]'),
     (

@@ -68,7 +68,7 @@ def test_the_readme_s_example_is_taken_as_it_stands() -> None:
     assert params(found, "claude-sonnet-4") == {"api_key": "oauth"}
     example = params(found, "claude-opus-4.1")
     assert "api_key" not in example
-    assert example["anthropic_issuer_signing_key_ref"] == "os.environ/ISSUER_SIGNING_KEY"
+    assert example["anthropic_issuer_signing_key_ref"] == "os.environ/LITELLM_OAUTH_KEY_ISSUER_SIGNING_KEY"
 
 
 def params(good: Rendered, name: str) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def params(good: Rendered, name: str) -> dict[str, Any]:
 
 def test_other_kinds_of_models_stay_what_they_are(good: Rendered) -> None:
     assert params(good, "own") == {"api_key": "oauth"}
-    assert params(good, "keyed") == {"api_key": f"os.environ/{KEY}"}
+    assert params(good, "keyed") == {"api_key": f"os.environ/LITELLM_OAUTH_KEY_{KEY}"}
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,13 @@ def test_other_kinds_of_models_stay_what_they_are(good: Rendered) -> None:
     ],
 )
 def test_litellm_gets_its_own_names_and_no_key(good: Rendered, name: str, given: dict[str, Any]) -> None:
-    assert params(good, name) == {f"anthropic_{key}": value for key, value in {**RULE, **given}.items()}
+    inside = {
+        f"anthropic_{key}": value.replace("os.environ/", "os.environ/LITELLM_OAUTH_KEY_")
+        if isinstance(value, str)
+        else value
+        for key, value in {**RULE, **given}.items()
+    }
+    assert params(good, name) == inside
 
 
 def test_one_caller_s_error_takes_no_such_model_from_the_others(good: Rendered) -> None:
@@ -137,11 +143,6 @@ FAULTS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], str]] = {
         [model("a", {**RULE, **ISSUER}, api_key=f"os.environ/{KEY}")],
         {},
         "a workload_identity beside an api_key or fallback_to_api_key",
-    ),
-    "shadowed": (
-        [model("a", {**RULE, **ISSUER})],
-        {"litellm_oauth_api_keys": {KEY: PEM, "ANTHROPIC_API_KEY": "obviously-fake"}},
-        "litellm_oauth_api_keys holds ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN, which LiteLLM would send",
     ),
     "no rule": (
         [model("a", {"organization_id": "0123", **ISSUER})],

@@ -25,7 +25,7 @@ def mixed(stack: Stack) -> Iterator[httpx.Client]:
     document["model_list"] += [
         {
             "model_name": "by-key",
-            "litellm_params": {**like, "api_key": f"os.environ/{KEY}"},
+            "litellm_params": {**like, "api_key": f"os.environ/LITELLM_OAUTH_KEY_{KEY}"},
             "model_info": {"cooldown_time": 0},
         },
         {"model_name": "claude-*", "litellm_params": {**like, "model": "anthropic/claude-*"}},
@@ -33,7 +33,7 @@ def mixed(stack: Stack) -> Iterator[httpx.Client]:
     ]
     document["claude_oauth"]["direct_messages"] = False
     document["claude_oauth"]["fallback_to_api_key"] = dict.fromkeys(
-        ("moving", "claude-*"), f"os.environ/{KEY}"
+        ("moving", "claude-*"), f"os.environ/LITELLM_OAUTH_KEY_{KEY}"
     )
     config = path.with_name("mixed.yaml")
     config.write_text(yaml.safe_dump(document))

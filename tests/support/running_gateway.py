@@ -59,26 +59,27 @@ class RunningGateway:
         return result.stdout + result.stderr
 
     def memory(self) -> int:
-        """Resident memory of all its processes, in bytes."""
-        listed = docker(
-            "exec",
-            self.container,
-            "python",
-            "-c",
-            "import glob\n"
-            "print(sum(int(line.split()[1]) for name in glob.glob('/proc/[0-9]*/status')"
-            " for line in open(name) if line.startswith('VmRSS')))",
-        )
-        return int(listed.stdout) * 1024
+        """What all its processes hold, in bytes; memory that they share counts once."""
+        return sum(_proportional(pid) for pid in [self._server, *self.workers()])
 
     def workers(self) -> list[int]:
         """The processes that serve, by their ids on this machine."""
-        rows = docker("top", self.container, "-eo", "pid,args").stdout.splitlines()[1:]
-        return [int(row.split()[0]) for row in rows if "spawn_main" in row]
+        listed = Path(f"/proc/{self._server}/task/{self._server}/children").read_text()
+        return [int(pid) for pid in listed.split()]
+
+    @property
+    def _server(self) -> int:
+        found: int = json.loads(docker("inspect", self.container).stdout)[0]["State"]["Pid"]
+        return found
 
     def python(self, code: str) -> str:
         """What a program prints that runs in its container."""
         return docker("exec", self.container, "python", "-c", code).stdout
+
+
+def _proportional(pid: int) -> int:
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(next(line.split()[1] for line in rollup.splitlines() if line.startswith("Pss:"))) * 1024
 
 
 def docker(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from litellm_oauth.errors import SettingsError
+from litellm_oauth.networks import TrustedProxies
 from litellm_oauth.settings import RedisSettings, Settings, config_path, load_settings, parse_settings
 
 KEY = "0123456789abcdef" * 4
@@ -353,3 +354,64 @@ def test_the_config_file_is_where_the_environment_says() -> None:
     assert config_path({"LITELLM_OAUTH_CONFIG": "/a", "CONFIG_FILE_PATH": "/b"}) == Path("/a")
     assert config_path({"CONFIG_FILE_PATH": "/b"}) == Path("/b")
     assert config_path({}) == Path("/app/config.yaml")
+
+
+def test_what_users_may_call_and_send_is_read() -> None:
+    settings = parse()
+    assert (settings.extra_routes, settings.max_body_mb, settings.max_upload_mb) == ((), 32, 512)
+    assert (settings.trusted_proxies, settings.cloud_metadata) == (TrustedProxies(), False)
+    settings = parse(
+        {
+            "extra_routes": ["/v1/rerank", "/v1/files/*"],
+            "max_body_mb": "600",
+            "trusted_proxies": ["10.0.0.0/8", "host"],
+            "cloud_metadata": True,
+        }
+    )
+    assert settings.extra_routes == ("/v1/rerank", "/v1/files/*")
+    assert (settings.max_body_mb, settings.max_upload_mb) == (600, 600)
+    assert settings.trusted_proxies.host
+    assert settings.cloud_metadata
+
+
+def test_what_users_may_not_call_and_send_is_refused_with_the_mend() -> None:
+    found = faults(
+        {
+            "extra_routes": ["/key/generate", "/v1/rerank"],
+            "max_body_mb": 64,
+            "max_upload_mb": 63,
+            "trusted_proxies": ["0.0.0.0/0"],
+            "cloud_metadata": "perhaps",
+        }
+    )
+    assert [fault.split(":", 1)[0].removeprefix("claude_oauth.") for fault in found] == [
+        *("extra_routes", "max_upload_mb", "trusted_proxies", "cloud_metadata"),
+    ]
+    assert found[0].endswith("; leave it out")
+    assert found[1] == "claude_oauth.max_upload_mb: is out of range; write 64 to 1048576"
+
+
+@pytest.mark.parametrize("value", [0, 1025, 1.5, "1.5", True, "many", [], "-1"], ids=str)
+def test_the_largest_body_is_a_whole_number(value: object) -> None:
+    (fault,) = faults({"max_body_mb": value})
+    assert fault.startswith("claude_oauth.max_body_mb: ")
+    assert fault.endswith("; write 1 to 1024")
+
+
+@pytest.mark.parametrize(
+    ("source", "said", "asks"),
+    [
+        ("oidc/google/audience", "", True),
+        ("oidc/google/audience", "\n  cloud_metadata: false", False),
+        ("os.environ/TOKEN", "", False),
+    ],
+)
+def test_the_cloud_is_asked_if_a_model_wants_its_token(
+    tmp_path: Path, source: str, said: str, asks: bool
+) -> None:
+    file = tmp_path / "config.yaml"
+    model = f"{{model_name: m, litellm_params: {{anthropic_identity_token: {source}}}}}"
+    file.write_text(
+        f"model_list: [{model}, odd, {{litellm_params: 7}}]\nclaude_oauth:\n  enabled: false{said}\n"
+    )
+    assert load_settings({"LITELLM_OAUTH_CONFIG": str(file)}).cloud_metadata is asks

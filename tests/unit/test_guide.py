@@ -22,7 +22,7 @@ from litellm_oauth.tokens import Status
 
 GUIDE = (Path(__file__).resolve().parents[2] / "docs/claude_oauth.md").read_text()
 # What is read elsewhere than in the settings.
-_OF_OTHERS = {"LITELLM_OAUTH_CONFIG", "LITELLM_OAUTH_API_KEYS", "USER_ID"}
+_OF_OTHERS = {"LITELLM_OAUTH_CONFIG", "LITELLM_OAUTH_API_KEYS", "LITELLM_OAUTH_CALLBACK_KEYS", "USER_ID"}
 _OF_OTHERS |= {"LITELLM_LOG_LEVEL", "DETAILED_DEBUG", "LITELLM_LOG"}
 # Roots of kinds, and the faults of the settings, which reach nobody who asks.
 _ROOTS: set[type[LitellmOAuthError]] = {errors.LoginError, errors.ProviderError, errors.SettingsError}

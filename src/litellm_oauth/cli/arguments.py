@@ -15,7 +15,8 @@ _DESCRIPTION = "Log in to Claude with OAuth, and look after the login that the g
 _EXAMPLES = """\
 examples:
   litellm claude login                     show the URL to open in a browser
-  litellm claude callback 'CODE#STATE'     complete the login (CODE or the whole redirect URL will do)
+  litellm claude callback                  complete the login; asks for the code, or reads it from a pipe
+  litellm claude callback 'CODE#STATE'     the same, but the process list shows the code
   litellm claude status                    how the login stands, and for how long
   litellm claude refresh --force           get a new access token now
   litellm claude refresh --all --min-validity 3600
@@ -107,7 +108,13 @@ def _parser() -> _Parser:
     login = command("login", "start a login: shows the URL to open in a browser")
     login.add_argument("--force", action="store_true", help="start a login though one works")
     callback = command("callback", "complete a login with the code that the browser shows")
-    callback.add_argument("code", metavar="CODE", help="CODE, CODE#STATE or redirect URL; - reads stdin")
+    callback.add_argument(
+        "code",
+        metavar="CODE",
+        nargs="?",
+        default="-",
+        help="CODE, CODE#STATE or redirect URL; - or none reads a line of stdin, and asks on a terminal",
+    )
     callback.add_argument("--state", help="the state, where CODE does not carry it")
     command("status", "show how the login stands")
     refresh = command("refresh", "get a new access token where the present one ends soon")

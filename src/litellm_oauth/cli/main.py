@@ -80,10 +80,12 @@ def exit_code(error: LitellmOAuthError) -> int:
 
 
 def _command(arguments: Arguments) -> Command:
-    """What to do once the service is open. A login to be imported is read before: a person may type it, and
-    Ctrl-C ends that."""
+    """What to do once the service is open. A login to be imported and a code are read before: a person may
+    type them, and Ctrl-C ends that."""
     if arguments.command == "import":
         return partial(import_login, login=read_login(arguments), actor=_actor())
+    if arguments.command == "callback":
+        return partial(_callback, code=_read_code(arguments.code))
     return _COMMANDS[arguments.command]
 
 
@@ -113,12 +115,7 @@ async def _login(service: TokenService, arguments: Arguments) -> int:
     return await _complete(service, arguments, code, None) if code else FINE
 
 
-async def _callback(service: TokenService, arguments: Arguments) -> int:
-    code = arguments.code or ""
-    if code == "-":
-        code = sys.stdin.readline().strip()
-    if not code:
-        raise InvalidInput("No code was given. Copy it from the page that the browser shows.")
+async def _callback(service: TokenService, arguments: Arguments, *, code: str) -> int:
     return await _complete(service, arguments, code, arguments.state)
 
 
@@ -156,7 +153,6 @@ async def _export(service: TokenService, arguments: Arguments) -> int:
 
 _COMMANDS: Mapping[str, Command] = {
     "login": _login,
-    "callback": _callback,
     "status": _status,
     "refresh": _refresh,
     "logout": _logout,
@@ -175,6 +171,18 @@ def _ask_for_code(started: StartedLogin) -> str:
     print("\n📋 Paste the code here (or press Enter to do it later): ", end="", flush=True)
     ready, _, _ = select.select([sys.stdin], [], [], started.expires_in)
     return sys.stdin.readline().strip() if ready else ""
+
+
+def _read_code(code: str | None) -> str:
+    """The argument, or a line of stdin. Raises InvalidInput if there is none."""
+    if code == "-":
+        # stdout may be the caller's JSON, so the prompt goes to stderr.
+        if sys.stdin is not None and sys.stdin.isatty():
+            print("📋 Paste the code here: ", end="", file=sys.stderr, flush=True)
+        code = "" if sys.stdin is None else sys.stdin.readline().strip()
+    if not code:
+        raise InvalidInput("No code was given. Copy it from the page that the browser shows.")
+    return code
 
 
 def _where(status: UserStatus) -> str:

@@ -52,6 +52,7 @@ def login(started: StartedLogin, user_option: str) -> str:
             "",
             "💡 Then run, within 10 minutes:",
             f"   litellm claude callback <CODE>{user_option}",
+            "   Without <CODE> it asks for the code, and the process list does not show it.",
             RULE,
         )
     )

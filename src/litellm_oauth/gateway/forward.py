@@ -6,6 +6,7 @@ Knows no LiteLLM: ``anthropic_api`` says which requests these are, and which dep
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
@@ -20,6 +21,7 @@ from ..errors import (
     ProviderUnavailable,
     TokenRefused,
 )
+from ..tasks import finished
 from ..tokens import AccessToken
 from .bearer import CLAUDE_PREFIX
 from .errors import RedirectedAnswer, UploadInterrupted
@@ -80,6 +82,21 @@ class _Call:
     content: bytes | AsyncIterable[bytes] = field(repr=False)
 
 
+class _Once(httpx.AsyncByteStream):
+    """A body that is let go of when it has been sent.
+
+    httpx keeps a request with its answer, and the answer in a circle with its own stream, which only the garbage
+    collector finds. It counts objects, not their size, so large bodies would pile up.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        content, self._content = self._content, b""
+        yield content
+
+
 class Forwarder:
     """Sends requests on."""
 
@@ -109,7 +126,7 @@ class Forwarder:
         answer = await self._sent(call, _bearer(token, call.headers))
         if answer.status_code != httpx.codes.UNAUTHORIZED:
             return answer
-        await answer.aclose()
+        await close(answer)
         service = self._runtime.service
         token = await service.replace_rejected(user, token.generation)
         if not isinstance(call.content, bytes):
@@ -117,7 +134,7 @@ class Forwarder:
         answer = await self._sent(call, _bearer(token, call.headers))
         if answer.status_code != httpx.codes.UNAUTHORIZED:
             return answer
-        await answer.aclose()
+        await close(answer)
         # The service is told, so that it spends no further refresh token on this.
         await service.replace_rejected(user, token.generation)
         raise TokenRefused("The API refused two tokens of this user, one after the other.", retry_after=0)
@@ -129,9 +146,13 @@ class Forwarder:
             for name, value in {**call.headers, **credentials}.items()
         ]
         try:
-            request = self._client.build_request(
-                call.method, call.url, headers=lines, content=call.content or None
-            )
+            content: _Once | AsyncIterable[bytes] | None = None
+            if not isinstance(call.content, bytes):
+                content = call.content
+            elif call.content:
+                lines.append((b"content-length", str(len(call.content)).encode()))
+                content = _Once(call.content)
+            request = self._client.build_request(call.method, call.url, headers=lines, content=content)
             answer = await self._client.send(request, stream=True, follow_redirects=False)
         except httpx.HTTPError as error:
             kind = type(error).__name__
@@ -142,7 +163,7 @@ class Forwarder:
                 reason="network",
             ) from None
         if answer.has_redirect_location:
-            await answer.aclose()
+            await close(answer)
             raise RedirectedAnswer(call.url.host, answer.status_code)
         return answer
 
@@ -161,7 +182,16 @@ async def relay(answer: httpx.Response, send: Send, *, message: bool, body: bool
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
     finally:
-        await answer.aclose()
+        await close(answer)
+
+
+async def close(answer: httpx.Response) -> None:
+    """Give the connection to the API back, whoever stops waiting for that.
+
+    httpx takes an answer for closed from the moment it begins to close it, and its pool never sees the connection
+    again if it is cancelled then.
+    """
+    await finished(asyncio.create_task(answer.aclose()))
 
 
 def _headers(answer: httpx.Response) -> list[tuple[bytes, bytes]]:
@@ -180,16 +210,24 @@ def _travels(name: str) -> bool:
 
 async def _pieces(answer: httpx.Response, *, message: bool) -> AsyncIterator[bytes]:
     if not is_event_stream(answer):
-        async for piece in answer.aiter_raw():
+        async for piece in _raw(answer):
             yield piece
         return
     try:
-        async for events in whole_events(answer.aiter_raw(), message=message and answer.is_success):
+        async for events in whole_events(_raw(answer), message=message and answer.is_success):
             yield events
     except httpx.HTTPError as error:
         _log.warning("the API broke off its answer: %s", type(error).__name__)
         detail = {"type": "api_error", "message": "The API broke off its answer. Try again."}
         yield f"event: error\ndata: {json.dumps({'type': 'error', 'error': detail})}\n\n".encode()
+
+
+async def _raw(answer: httpx.Response) -> AsyncIterator[bytes]:
+    """The body as it comes. Unlike ``aiter_raw`` this closes nothing: ``close`` does, and cannot be cancelled."""
+    if not isinstance(answer.stream, httpx.AsyncByteStream):
+        raise TypeError("the answer was not asked for with a client for asyncio")
+    async for piece in answer.stream:
+        yield piece
 
 
 def _url(base: str, path: str, query: str) -> httpx.URL:

@@ -69,6 +69,7 @@ def _check(exchange: Exchange, request: httpx.Request, keys: frozenset[str]) -> 
 def _noted(exchange: Exchange, request: httpx.Request, answer: httpx.Response) -> httpx.Response:
     if not _is_about(exchange, request):
         return answer
+    forget_content(request)
     exchange.note(answer.status_code, answer.headers.multi_items())
     if answer.has_redirect_location:
         redirect = RedirectedAnswer(request.url.host, answer.status_code)
@@ -79,6 +80,17 @@ def _noted(exchange: Exchange, request: httpx.Request, answer: httpx.Response) -
         if isinstance(stream, httpx.AsyncByteStream):
             answer.stream = MessageEvents(stream)
     return answer
+
+
+def forget_content(request: httpx.Request) -> None:
+    """Let go of what a request has sent.
+
+    httpx keeps it with the answer, and an answer in a circle with its own stream, which only the garbage collector
+    finds. It counts objects, not their size, so large bodies would pile up.
+    """
+    request.stream = httpx.ByteStream(b"")
+    if hasattr(request, "_content"):
+        request._content = b""
 
 
 def _is_about(exchange: Exchange, request: httpx.Request) -> bool:

@@ -59,6 +59,9 @@ from .runtime import Runtime
 _log = logging.getLogger(__name__)
 # Kinds of bodies that are no JSON, and so name no model.
 _NO_JSON = ("multipart/", "application/octet-stream", "application/x-protobuf", "application/protobuf")
+# How many of the largest bodies a worker reads at once. LiteLLM makes several copies of a body that it translates,
+# so of these there is one at a time.
+_READ_AT_ONCE = 3
 _CLOSED = 1008
 
 
@@ -131,7 +134,8 @@ class GatewayMiddleware:
         self._limits = limits
         self._origin = origin
         self._description = description
-        self._memory = BodyMemory(3 * limits.body)
+        self._memory = BodyMemory(_READ_AT_ONCE * limits.body)
+        self._translation = BodyMemory(limits.body)
         extra = runtime.settings.extra_routes
         self._policies = {database: RoutePolicy(extra, interface=database) for database in (False, True)}
 
@@ -318,12 +322,20 @@ class GatewayMiddleware:
         if body is None:
             await self._app(scope, request.receive, answer.send)
             return
-        if body.document is not None:
-            # LiteLLM keeps here what it has read of a body, so that it need not be read again.
-            scope = {**scope, "parsed_body": (tuple(body.document), dict(body.document))}
-            scope["headers"] = _as_json(scope["headers"], len(body.content))
+        size = len(body.content)
+        document = dict(body.document or {})
         content = [body.content]
+        if body.document is not None:
+            # LiteLLM keeps here what it has read of a body. It is not given the bytes beside it: tasks of LiteLLM's
+            # that outlive the request would keep these.
+            scope = {
+                **scope,
+                "parsed_body": (tuple(document), document),
+                "headers": _as_json(scope["headers"]),
+            }
+            content = [b""]
         del body
+        translation = HeldMemory(self._translation)
         async with Departure(request.receive, answer.has_started) as departure:
             departure.start()
 
@@ -332,7 +344,12 @@ class GatewayMiddleware:
                     return await departure.message()
                 return {"type": "http.request", "body": content.pop(), "more_body": False}
 
-            await self._app(scope, receive, answer.send)
+            try:
+                await translation.hold(size)
+                await self._app(scope, receive, answer.send)
+            finally:
+                translation.release()
+                document.clear()
 
     async def _describe(self, request: _Request, model: str) -> None:
         """One model of the list."""
@@ -399,12 +416,12 @@ def _is_no_json(request: _Request) -> bool:
     return request.headers.get("content-type", "").lower().startswith(_NO_JSON)
 
 
-def _as_json(headers: list[tuple[bytes, bytes]], length: int) -> list[tuple[bytes, bytes]]:
+def _as_json(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """The headers for a body that was read as JSON, whatever its kind was said to be."""
     kept = [
         pair for pair in headers if pair[0] not in (b"content-type", b"content-length", b"transfer-encoding")
     ]
-    return [*kept, (b"content-type", b"application/json"), (b"content-length", str(length).encode())]
+    return [*kept, (b"content-type", b"application/json")]
 
 
 def _refusing(upload: Upload, exchange: Exchange) -> Receive:
