@@ -69,6 +69,9 @@ def test_a_route_of_the_list_has_its_access_and_its_methods(path: str, access: A
         "/v1/models/",
         "/v1/models2",
         "/model/info",
+        "/models/m:generateContent",
+        "/models/a/b:streamGenerateContent",
+        "/v1/models/m:countTokens",
         "/anthropic",
         "/anthropicx/v1",
         "/auth/claude/oauthx",
@@ -121,6 +124,7 @@ def test_the_user_interface_opens_nothing_else(path: str) -> None:
         ("/v1/files/*", "/v1/files/x/content"),
         ("/v1/{a}/{b}", "/v1/x/y"),
         ("/v1/a.b", "/v1/a.b"),
+        ("/models/*", "/models/m:generateContent"),
     ],
 )
 def test_an_extra_route_is_open(route: str, path: str) -> None:

@@ -30,11 +30,13 @@ class Departure:
         self._answered = answered
         self._left = asyncio.Event()
         self._cancelled = False
+        self._earlier = 0
         self._task: asyncio.Task[object] | None = None
         self._watch: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Departure:
         self._task = asyncio.current_task()
+        self._earlier = 0 if self._task is None else self._task.cancelling()
         return self
 
     def start(self) -> None:
@@ -59,6 +61,8 @@ class Departure:
     ) -> None:
         if self._watch is not None:
             self._watch.cancel()
-        if self._cancelled and kind is asyncio.CancelledError and self._task is not None:
-            self._task.uncancel()
+        if not self._cancelled or self._task is None:
+            return
+        # As asyncio.timeout does it: whoever else has cancelled the task still means it.
+        if self._task.uncancel() <= self._earlier and kind is asyncio.CancelledError:
             raise ClientLeft from None

@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator
 import httpx
 
 CONTENT_TYPE = "text/event-stream"
-# A blank line ends an event, with any of the three line ends (HTML Standard, 9.2.5).
-_BOUNDARY = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+# A blank line ends an event. Each line ends in any of three ways (HTML Standard, 9.2.5).
+_BOUNDARY = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
 _TAIL = 3
 _LAST_EVENT = re.compile(rb"(?:\A|[\r\n])event: ?(message_stop|error)[ \t]*[\r\n]")
 _LAST_DATA = re.compile(rb'(?:\A|[\r\n])data: ?\{"type": ?"(?:message_stop|error)"')

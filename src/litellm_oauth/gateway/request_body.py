@@ -52,11 +52,14 @@ class BodyMemory:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((amount, place))
         try:
-            await asyncio.wait_for(place, self._patience)
+            # Not wait_for: before Python 3.12 it swallows a cancellation that arrives with a result.
+            async with asyncio.timeout(self._patience):
+                await place
         except TimeoutError:
-            raise TooManyBodies from None
+            if not _is_granted(place):
+                raise TooManyBodies from None
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled():
+            if _is_granted(place):
                 self.give_back(amount)
             raise
         finally:
@@ -76,6 +79,10 @@ class BodyMemory:
             if not place.done():
                 self._free -= amount
                 place.set_result(None)
+
+
+def _is_granted(place: asyncio.Future[None]) -> bool:
+    return place.done() and not place.cancelled()
 
 
 class HeldMemory:
@@ -224,13 +231,13 @@ def _finite(text: str) -> float:
 
 
 def _is_deep(value: Any) -> bool:
-    level = [value]
+    level = [value] if isinstance(value, dict | list) else []
     for _ in range(_MAX_DEPTH):
         level = [
             inner
             for outer in level
-            if isinstance(outer, dict | list)
             for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
         ]
         if not level:
             return False

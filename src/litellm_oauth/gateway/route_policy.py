@@ -56,6 +56,8 @@ _INTERFACE = frozenset(
     )
 )
 _INTERFACE_PREFIXES = ("/ui/", "/sso/", "/_next/", "/litellm-asset-prefix/")
+# Actions on a model in the form of Google's API; a name in the list does not end so.
+_ACTIONS = (":generateContent", ":streamGenerateContent", ":countTokens")
 # Static folders: their index answers with a slash at the end only.
 _FOLDERS = ("/ui", "/swagger")
 _ALL_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
@@ -111,7 +113,7 @@ class RoutePolicy:
             return Verdict(Access.OWN)
         if path.startswith(PASS_THROUGH):
             return Verdict(Access.USER, _ALL_METHODS)
-        if model_in(path) is not None:
+        if model_in(path) is not None and not path.endswith(_ACTIONS):
             return Verdict(Access.USER, _READ)
         if any(pattern.fullmatch(path) for pattern in self._extra):
             return Verdict(Access.EXTRA)
