@@ -26,7 +26,7 @@ from ..settings import Settings, load_document, load_settings
 from .answers import UnknownKeyError
 from .anthropic_routes import AnthropicRoutes
 from .bearer import send_as_bearer
-from .direct import direct_models
+from .direct import direct_models, summary
 from .forward import LIMITS, TIMEOUT, Forwarder
 from .health import Health, look_at_marked_models
 from .hook import oauth_hook
@@ -71,8 +71,9 @@ async def start() -> None:
     forwarder = Forwarder(runtime, client)
     look_at_marked_models(Health(client, oauth_hook.provider_of, settings.allowed_api_bases))
     _mount(build_router(lambda: service, _authenticator(settings), settings))
-    direct = direct_models(load_document()) if settings.direct_messages else frozenset()
-    _log.info("messages go past LiteLLM's router for: %s", ", ".join(sorted(direct)) or "no model")
+    document = load_document()
+    direct = direct_models(document) if settings.direct_messages else frozenset()
+    _log.info("%s", summary(document, direct_messages=settings.direct_messages))
     _mount(AnthropicRoutes(runtime, forwarder, oauth_hook, direct).router())
     _log.info("the OAuth module is ready; logins for %s", settings.provider.issuer)
     # Also without auto_refresh: old logins are forgotten there.
