@@ -50,7 +50,7 @@ class LitellmAnswer:
             instead = self._instead(message["status"])
             if instead is not None:
                 self._replaced = True
-                await respond(self._send, instead, anthropic=is_anthropic(self._path))
+                await respond(self._send, instead, anthropic=is_anthropic(self._path), body=self._wants_body)
                 return
             message = {
                 **message,
@@ -69,7 +69,7 @@ class LitellmAnswer:
             return None
         if self._exchange.refusal is not None:
             return self._exchange.refusal
-        if self._asking and status >= 500 and not self._exchange.asked:
+        if self._asking and status == 500 and not self._exchange.asked:
             # The API was never asked, so it is the translation that failed, on what the client sent.
             _log.info("LiteLLM could not translate a request for %s", self._path)
             return _UNREADABLE
