@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from litellm_oauth.gateway.direct import AUTHENTICATOR, HOOK, direct_models
+from litellm_oauth.gateway.direct import (
+    AUTHENTICATOR,
+    HOOK,
+    direct_models,
+    settings_of_litellm,
+    summary,
+)
+from litellm_oauth.litellm_options import OPTIONS
 
 PARAMS = {"model": "anthropic/m", "api_base": "https://api.example", "api_key": "oauth"}
 CONFIGURATION: dict[str, Any] = {
@@ -64,3 +71,44 @@ def test_a_model_that_says_no_more_than_where_to_go_is_direct_and_no_other_is() 
 )
 def test_where_litellm_has_a_part_nothing_is_direct(more: dict[str, Any]) -> None:
     assert direct_models({**deepcopy(CONFIGURATION), **more}) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "direct"),
+    [(s, name, option.direct) for s, options in OPTIONS.items() for name, option in options.items()],
+)
+def test_each_setting_of_the_inventory_leaves_messages_where_its_table_says(
+    section: str, name: str, direct: bool
+) -> None:
+    value = [HOOK, "otel"] if name == "callbacks" else True
+    changed = {**CONFIGURATION, section: {**CONFIGURATION[section], name: value}}
+    assert direct_models(changed) == ({"ours"} if direct else frozenset())
+    assert settings_of_litellm(changed) == ([] if direct else [f"{section}.{name}"])
+
+
+def test_the_log_says_which_models_go_past_the_router_or_why_none_does() -> None:
+    head = "messages go past LiteLLM's router for: "
+    assert summary(CONFIGURATION, direct_messages=True) == head + "ours"
+    assert summary(CONFIGURATION, direct_messages=False) == (
+        head + "no model (claude_oauth.direct_messages is false)"
+    )
+    settings = {"callbacks": [HOOK, "otel"], "num_retries": 2, "drop_params": True}
+    general = {"custom_auth": "somebody.elses", "alerting": ["slack"]}
+    changed = {
+        **CONFIGURATION,
+        "litellm_settings": settings,
+        "general_settings": general,
+        "router_settings": {},
+    }
+    assert summary(changed, direct_messages=True) == (
+        head
+        + "no model (because of router_settings, general_settings.alerting, general_settings.custom_auth, "
+        "litellm_settings.num_retries, litellm_settings.callbacks in config.yaml)"
+    )
+    assert summary({**CONFIGURATION, "model_list": {}}, direct_messages=True).endswith(
+        "(because of model_list in config.yaml)"
+    )
+    keyed = [{"model_name": "by-key", "litellm_params": {**PARAMS, "api_key": "os.environ/KEY"}}]
+    assert summary({**CONFIGURATION, "model_list": keyed}, direct_messages=True) == (
+        head + "no model (no model has api_key: oauth and no settings beyond its address)"
+    )

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from litellm_oauth.gateway.direct import direct_models
+from litellm_oauth.gateway.direct import HOOK, direct_models
 from support.role import RefusedError, rendered
 
 
@@ -160,3 +160,61 @@ def test_a_callback_s_key_that_is_none_is_refused(keys: dict[str, str], fault: s
         )
     assert f"litellm_oauth_callback_keys {fault}" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def test_litellm_s_own_settings_reach_it_and_leave_messages_past_the_router() -> None:
+    """Open WebUI, LibreChat and n8n send what Claude does not know; LiteLLM's error says drop_params."""
+    plain = rendered({}).config
+    assert "drop_params" not in plain["litellm_settings"]
+    config = rendered(
+        {
+            "litellm_oauth_litellm_settings": {"drop_params": True, "modify_params": False},
+            "litellm_oauth_general_settings": {"disable_error_logs": True},
+        }
+    ).config
+    assert config["litellm_settings"] == {
+        **plain["litellm_settings"],
+        "drop_params": True,
+        "modify_params": False,
+    }
+    assert config["general_settings"] == {**plain["general_settings"], "disable_error_logs": True}
+    assert direct_models(config) == direct_models(plain) != frozenset()
+
+
+def test_callbacks_stand_beside_the_module_s_own_and_take_messages_through_the_router() -> None:
+    settings = {
+        "callbacks": ["langfuse_otel"],
+        "success_callback": ["datadog"],
+        "fallbacks": [{"claude-opus-4": ["claude-sonnet-4"]}],
+        "request_timeout": 90,
+    }
+    config = rendered({"litellm_oauth_litellm_settings": settings}).config
+    assert config["litellm_settings"] == {
+        **settings,
+        "callbacks": [HOOK, "langfuse_otel"],
+        "telemetry": False,
+    }
+    assert direct_models(config) == frozenset()
+
+
+def test_what_would_do_harm_is_refused_in_one_message() -> None:
+    with pytest.raises(RefusedError) as caught:
+        rendered(
+            {
+                "litellm_oauth_litellm_settings": {
+                    "cache": True,
+                    "drop_params": "true",
+                    "openai_key": "hunter2",
+                },
+                "litellm_oauth_general_settings": {"master_key": "hunter2", "alerting": ["slack"]},
+            }
+        )
+    said = str(caught.value)
+    assert "litellm_oauth_litellm_settings holds cache, which is refused: a cache of answers" in said
+    assert (
+        "It holds drop_params, which is no boolean; write true or false. It holds openai_key, which is"
+        in said
+    )
+    assert "litellm_oauth_general_settings holds master_key, which is refused" in said
+    assert "It holds alerting, which the kit does not pass on; these can be set: disable_error_logs" in said
+    assert "hunter2" not in said

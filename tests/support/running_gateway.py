@@ -21,11 +21,7 @@ from .scripted_api import TOKEN_PATH, ScriptedApi
 
 ROOT = Path(__file__).resolve().parents[2]
 MASTER_KEY = "sk-obviously-fake-master"
-USER_KEYS = {
-    "alice": "sk-obviously-fake-alice",
-    "bob": "sk-obviously-fake-bob",
-    "carol": "sk-obviously-fake-carol",
-}
+USER_KEYS = {name: f"sk-obviously-fake-{name}" for name in ("alice", "bob", "carol", "dora")}
 OPERATOR_KEY = "obviously-fake-operator-key"
 # What is never to be seen upstream, in a log or in an answer.
 SECRETS = (MASTER_KEY, *USER_KEYS.values(), OPERATOR_KEY)

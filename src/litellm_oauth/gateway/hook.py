@@ -179,13 +179,15 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
     def is_final(self, error: Exception) -> bool:
         """Whether an error goes to the client at once: the API has said when to ask again (RFC 9110 §10.2.3).
 
-        A redirect or a refusal of the gateway's own is no better the next time either.
+        A redirect, a refusal of the gateway's own or a body that cannot be translated is no better the next time.
         """
         exchange = current.get()
         if isinstance(error, litellm.AuthenticationError) or exchange is None:
             return False
-        return exchange.refusal is not None or bool(
-            exchange.headers.keys() & {"retry-after", "retry-after-ms"}
+        return (
+            not exchange.asked
+            or exchange.refusal is not None
+            or bool(exchange.headers.keys() & {"retry-after", "retry-after-ms"})
         )
 
     def _allowed(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ LiteLLM renames the API's headers or leaves them out, and turns some errors into
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 
@@ -27,6 +28,14 @@ _UNREADABLE = ErrorAnswer(
 )
 
 
+_UNUSABLE = ErrorAnswer(
+    502, "The API's answer could not be translated. The gateway's log says more.", "unusable_answer"
+)
+# LiteLLM shows its own in some messages.
+_GZIP = b"\x1f\x8b"
+_TRACEBACK = b"Traceback (most recent call last)"
+
+
 class LitellmAnswer:
     """Passes an answer on. ``body``: whether the client wants more than the headers."""
 
@@ -38,6 +47,9 @@ class LitellmAnswer:
         self._wants_body = body
         self._started = False
         self._replaced = False
+        # An error that has not been sent yet.
+        self._held: Message | None = None
+        self._error = b""
 
     def has_started(self) -> bool:
         """Whether the client has been told how it went."""
@@ -49,19 +61,38 @@ class LitellmAnswer:
             self._started = True
             instead = self._instead(message["status"])
             if instead is not None:
-                self._replaced = True
-                await respond(self._send, instead, anthropic=is_anthropic(self._path), body=self._wants_body)
+                await self._replace(instead)
                 return
-            message = {
-                **message,
-                "status": self._status(message["status"]),
-                "headers": self._headers(message),
-            }
+            start = {**message, "status": self._status(message["status"]), "headers": self._headers(message)}
+            if self._asking and message["status"] >= 400:
+                # Small, and looked into before it goes out.
+                self._held = start
+                return
+            await self._send(start)
         elif self._replaced:
             return
-        elif not self._wants_body and message["type"] == "http.response.body":
-            message = {**message, "body": b""}
-        await self._send(message)
+        elif self._held is not None and message["type"] == "http.response.body":
+            await self._send_error(self._held, message)
+        else:
+            if not self._wants_body and message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await self._send(message)
+
+    async def _send_error(self, start: Message, message: Message) -> None:
+        self._error += message.get("body", b"")
+        if message.get("more_body", False):
+            return
+        self._held = None
+        if _TRACEBACK in _unpacked(self._error):
+            unreadable = start["status"] < 500 or not self._exchange.asked
+            await self._replace(_UNREADABLE if unreadable else _UNUSABLE)
+            return
+        await self._send(start)
+        await self._send({**message, "body": self._error if self._wants_body else b""})
+
+    async def _replace(self, answer: ErrorAnswer) -> None:
+        self._replaced = True
+        await respond(self._send, answer, anthropic=is_anthropic(self._path), body=self._wants_body)
 
     def _instead(self, status: int) -> ErrorAnswer | None:
         """The answer that takes the place of LiteLLM's."""
@@ -99,6 +130,16 @@ class LitellmAnswer:
             kept.append((name, value))
         names = {name.lower() for name, _ in kept}
         return kept + [pair for pair in found.items() if pair[0] not in names]
+
+
+def _unpacked(content: bytes) -> bytes:
+    """The content as LiteLLM wrote it, before it was packed for a client that takes gzip."""
+    if not content.startswith(_GZIP):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError):
+        return content
 
 
 async def respond(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..errors import NotLoggedIn, SettingsError, StorageUnavailable
+from ..provider_keys import MODEL_KEY_PREFIX, is_provider_key
 from ..service import TokenService
 from ..settings import Settings
 from ..tokens import AccessToken
@@ -54,10 +55,12 @@ class Runtime:
 
 
 def operator_keys(environ: Mapping[str, str]) -> frozenset[str]:
-    """The values of all API keys that the operator gave to models."""
-    names = environ.get("LITELLM_OAUTH_API_KEYS", "").split()
-    found = (environ.get(prefix + name) for name in names for prefix in ("", "LITELLM_OAUTH_KEY_"))
-    return frozenset(value for value in found if value)
+    """The values of all API keys that the operator gave to models, or put into the environment for providers."""
+    return frozenset(
+        value
+        for name, value in environ.items()
+        if value and (name.startswith(MODEL_KEY_PREFIX) or is_provider_key(name))
+    )
 
 
 class RuntimeSlot:

@@ -95,8 +95,8 @@ def _old_references(document: Mapping[str, Any], names: frozenset[str], path: Pa
         for name in dict.fromkeys(a or b for a, b in _REFERENCE.findall(text)):
             if name in names:
                 yield (
-                    f"{path}: {place} refers to {name}, which {API_KEYS} lists and which is no variable of the "
-                    f"gateway any more; write os.environ/{MODEL_KEY_PREFIX}{name}"
+                    f"{path}: {place} refers to {name}, which {API_KEYS} lists and which is no variable of "
+                    f"the gateway any more; write os.environ/{MODEL_KEY_PREFIX}{name}"
                 )
 
 
@@ -118,8 +118,8 @@ def _warn_of_provider_keys(environ: Mapping[str, str]) -> None:
     names = sorted(name for name, value in environ.items() if value and provider_keys.is_provider_key(name))
     if names:
         _log.warning(
-            "The environment holds %s: LiteLLM uses it for every model of that provider that has no key of its "
-            "own. List a model's key in %s instead.",
+            "The environment holds %s: LiteLLM uses it for every model of that provider that has no key of "
+            "its own. List a model's key in %s instead.",
             ", ".join(names),
             API_KEYS,
         )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -26,7 +27,7 @@ from .anthropic_api import AnthropicApi
 from .bearer import send_as_bearer
 from .credentials import KeyRing
 from .description import Description
-from .direct import direct_models
+from .direct import direct_models, summary
 from .forward import LIMITS, TIMEOUT, Forwarder
 from .health import Health, look_at_marked_models
 from .hook import oauth_hook
@@ -36,6 +37,7 @@ from .litellm_keys import holder_of_key
 from .log import log_level, write_to_log
 from .middleware import GatewayMiddleware, Limits
 from .models import Models
+from .origin import client_origin, host_addresses
 from .request_body import MEGABYTE
 from .retry import retry_at_once
 from .routes import Authenticate, build_router
@@ -73,8 +75,9 @@ async def start() -> None:
     client = http_client(timeout=TIMEOUT, limits=LIMITS)
     look_at_marked_models(Health(client, oauth_hook.provider_of, settings.allowed_api_bases))
     _mount(build_router(lambda: service, _authenticator(settings), settings))
-    direct = direct_models(load_document()) if settings.direct_messages else frozenset()
-    _log.info("messages go past LiteLLM's router for: %s", ", ".join(sorted(direct)) or "no model")
+    document = load_document()
+    direct = direct_models(document) if settings.direct_messages else frozenset()
+    _log.info("%s", summary(document, direct_messages=settings.direct_messages))
     _wrap(runtime, client, direct)
     _log.info("the OAuth module is ready; logins for %s", settings.provider.issuer)
     # Also without auto_refresh: old logins are forgotten there.
@@ -126,14 +129,22 @@ def _wrap(runtime: Runtime, client: httpx.AsyncClient, direct: frozenset[str]) -
         AnthropicApi(models, oauth_hook.provider_of, settings.allowed_api_bases, direct),
         Forwarder(runtime, client),
         limits=Limits(settings.max_body_mb * MEGABYTE, settings.max_upload_mb * MEGABYTE),
-        origin=_origin,
+        origin=_origins(settings),
         description=Description(app).json,
     )
 
 
-def _origin(scope: Scope) -> str:
-    client = scope.get("client")
-    return client[0] if client else "unknown"
+def _origins(settings: Settings) -> Callable[[Scope], str]:
+    """Tells where a request comes from, for the audit."""
+    here = host_addresses()
+    trusted = settings.trusted_proxies
+
+    def origin(scope: Scope) -> str:
+        client = scope.get("client")
+        forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        return client_origin(client[0] if client else None, forwarded, trusted, here)
+
+    return origin
 
 
 def _mount(router: APIRouter) -> None:
