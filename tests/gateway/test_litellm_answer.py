@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 
@@ -181,6 +182,38 @@ async def test_a_refusal_before_the_api_was_asked_keeps_its_status(status: int) 
     """As while the database is away: the client has to come again."""
     sent = await answered(CHAT, exchange_with(), status, [("retry-after", "5")])
     assert (sent.status, sent.headers, sent.body) == (status, [("retry-after", "5")], b"litellm's")
+
+
+PACKED = gzip.compress(b"some words that are no more than that")
+TRACE = b'{"error": {"message": "Traceback (most recent call last): ..."}}'
+
+
+@pytest.mark.parametrize(
+    ("litellm", "api", "told", "code"),
+    [(400, None, 400, "invalid_body"), (503, None, 400, "invalid_body"), (500, 200, 502, "unusable_answer")],
+)
+@pytest.mark.parametrize("packed", [True, False])
+async def test_litellm_s_traceback_is_not_shown(
+    litellm: int, api: int | None, told: int, code: str, packed: bool
+) -> None:
+    content = gzip.compress(TRACE) if packed else TRACE
+    sent = await answered(CHAT, exchange_with(api), litellm, [], content[:30], content[30:])
+    assert (sent.status, sent.code) == (told, code)
+    assert b"Traceback" not in sent.body
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\x1f\x8bnot packed", b"\x1f\x8b", PACKED[:12] + b"\xff" * 9, gzip.compress(b"x" * 99)[:-9], b""],
+)
+async def test_an_error_that_cannot_be_looked_into_is_handed_on(content: bytes) -> None:
+    sent = await answered(CHAT, exchange_with(400), 400, [], content)
+    assert (sent.status, sent.body) == (400, content)
+
+
+async def test_an_error_in_pieces_is_handed_on_whole() -> None:
+    sent = await answered(CHAT, exchange_with(400), 400, [("content-length", "4")], b"ab", b"cd")
+    assert (sent.status, sent.headers, sent.body) == (400, [("content-length", "4")], b"abcd")
 
 
 async def test_a_failure_of_another_route_stays_one() -> None:

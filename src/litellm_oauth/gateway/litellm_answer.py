@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import zlib
 
 from starlette.types import Message, Send
 
@@ -138,7 +139,7 @@ def _unpacked(content: bytes) -> bytes:
         return content
     try:
         return gzip.decompress(content)
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return content
 
 

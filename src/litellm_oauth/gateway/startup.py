@@ -141,7 +141,9 @@ def _origins(settings: Settings) -> Callable[[Scope], str]:
 
     def origin(scope: Scope) -> str:
         client = scope.get("client")
-        forwarded = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+        forwarded = [
+            value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"
+        ]
         return client_origin(client[0] if client else None, forwarded, trusted, here)
 
     return origin
