@@ -126,7 +126,7 @@ async def test_no_operator_s_key_goes_out_with_a_request_that_lends_none(
 ) -> None:
     api = Api()
     with pytest.raises(RefusedByGatewayError) as error:
-        await ask(kind, api, url, **headers)
+        await ask(kind, api, url, False, **headers)
     assert api.got == []
     assert exchange.refusal is not None
     assert exchange.refusal.status == 403

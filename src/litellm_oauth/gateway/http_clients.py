@@ -88,8 +88,8 @@ def _noted(exchange: Exchange, request: httpx.Request, answer: httpx.Response) -
 def forget_content(request: httpx.Request) -> None:
     """Let go of what a request has sent.
 
-    httpx keeps it with the answer, and an answer in a circle with its own stream, which only the garbage collector
-    finds. It counts objects, not their size, so large bodies would pile up.
+    httpx keeps it with the answer, and an answer in a circle with its own stream, which only the garbage
+    collector finds. It counts objects, not their size, so large bodies would pile up.
     """
     request.stream = httpx.ByteStream(b"")
     if hasattr(request, "_content"):

@@ -59,8 +59,8 @@ from .runtime import Runtime
 _log = logging.getLogger(__name__)
 # Kinds of bodies that are no JSON, and so name no model.
 _NO_JSON = ("multipart/", "application/octet-stream", "application/x-protobuf", "application/protobuf")
-# How many of the largest bodies a worker reads at once. LiteLLM makes several copies of a body that it translates,
-# so of these there is one at a time.
+# How many of the largest bodies a worker reads at once. LiteLLM makes several copies of a body that it
+# translates, so of these there is one at a time.
 _READ_AT_ONCE = 3
 _CLOSED = 1008
 
@@ -335,8 +335,8 @@ class GatewayMiddleware:
         document = dict(body.document or {})
         content = [body.content]
         if body.document is not None:
-            # LiteLLM keeps here what it has read of a body. It is not given the bytes beside it: tasks of LiteLLM's
-            # that outlive the request would keep these.
+            # LiteLLM keeps here what it has read of a body. It is not given the bytes beside it: tasks of
+            # LiteLLM's that outlive the request would keep these.
             scope = {
                 **scope,
                 "parsed_body": (tuple(document), document),
