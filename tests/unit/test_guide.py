@@ -29,7 +29,7 @@ _ROOTS: set[type[LitellmOAuthError]] = {errors.LoginError, errors.ProviderError,
 _WITH_DEFAULT = ("boolean", "number", "whole", "text", "choice", "url", "words")
 _WITHOUT_DEFAULT = ("secret", "urls", "strings", "references", "section")
 # What no error of the package stands behind.
-_OF_ROUTES = {"internal_error", "invalid_body"}
+_OF_ROUTES = {"internal_error", "invalid_body", "unusable_answer"}
 
 
 def rows(heading: str) -> Iterator[list[str]]:

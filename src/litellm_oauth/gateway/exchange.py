@@ -37,6 +37,9 @@ class Exchange:
 
     def begin(self, api_base: str) -> None:
         """An attempt at this API begins, of which nothing is known yet."""
+        if self.api_base is None:
+            # What went out before was not for this API.
+            self.asked = False
         self.api_base = api_base
         self.status = None
         self.headers = {}

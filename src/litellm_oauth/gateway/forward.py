@@ -85,8 +85,8 @@ class _Call:
 class _Once(httpx.AsyncByteStream):
     """A body that is let go of when it has been sent.
 
-    httpx keeps a request with its answer, and the answer in a circle with its own stream, which only the garbage
-    collector finds. It counts objects, not their size, so large bodies would pile up.
+    httpx keeps a request with its answer, and the answer in a circle with its own stream, which only the
+    garbage collector finds. It counts objects, not their size, so large bodies would pile up.
     """
 
     def __init__(self, content: bytes) -> None:
@@ -188,8 +188,8 @@ async def relay(answer: httpx.Response, send: Send, *, message: bool, body: bool
 async def close(answer: httpx.Response) -> None:
     """Give the connection to the API back, whoever stops waiting for that.
 
-    httpx takes an answer for closed from the moment it begins to close it, and its pool never sees the connection
-    again if it is cancelled then.
+    httpx takes an answer for closed from the moment it begins to close it, and its pool never sees the
+    connection again if it is cancelled then.
     """
     await finished(asyncio.create_task(answer.aclose()))
 
@@ -223,7 +223,7 @@ async def _pieces(answer: httpx.Response, *, message: bool) -> AsyncIterator[byt
 
 
 async def _raw(answer: httpx.Response) -> AsyncIterator[bytes]:
-    """The body as it comes. Unlike ``aiter_raw`` this closes nothing: ``close`` does, and cannot be cancelled."""
+    """The body as it comes. Unlike ``aiter_raw`` it closes nothing: ``close`` does, whoever is cancelled."""
     if not isinstance(answer.stream, httpx.AsyncByteStream):
         raise TypeError("the answer was not asked for with a client for asyncio")
     async for piece in answer.stream:

@@ -179,7 +179,8 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
     def is_final(self, error: Exception) -> bool:
         """Whether an error goes to the client at once: the API has said when to ask again (RFC 9110 §10.2.3).
 
-        A redirect, a refusal of the gateway's own or a body that cannot be translated is no better the next time.
+        A redirect, a refusal of the gateway's own or a body that cannot be translated is no better the next
+        time.
         """
         exchange = current.get()
         if isinstance(error, litellm.AuthenticationError) or exchange is None:

@@ -21,7 +21,7 @@ from .exchange import Exchange, current
 
 _CREDENTIALS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 _MESSAGES = "/v1/messages"
-_SCHEME = "Bearer "
+_SCHEME = "bearer "
 
 
 class RefusedByGatewayError(httpx.RequestError):
@@ -55,11 +55,14 @@ def watch_http_clients(operator_keys: Collection[str]) -> None:
 
 def _check(exchange: Exchange, request: httpx.Request, keys: frozenset[str]) -> None:
     if not exchange.lends_keys and keys:
-        sent = {request.headers.get(name, "").removeprefix(_SCHEME) for name in _CREDENTIALS}
+        sent = {_without_scheme(request.headers.get(name, "")) for name in _CREDENTIALS}
         if sent & keys:
             refusal = Forbidden("No API key of the operator's goes out on this route.")
             exchange.refusal = answer_for(refusal)
             raise RefusedByGatewayError(refusal.message, request=request)
+    if exchange.api_base is None:
+        # For a model of another provider, nobody says which API that is.
+        exchange.asked = True
     if _is_about(exchange, request):
         exchange.asked = True
         # A packed stream could not be looked into.
@@ -85,8 +88,8 @@ def _noted(exchange: Exchange, request: httpx.Request, answer: httpx.Response) -
 def forget_content(request: httpx.Request) -> None:
     """Let go of what a request has sent.
 
-    httpx keeps it with the answer, and an answer in a circle with its own stream, which only the garbage collector
-    finds. It counts objects, not their size, so large bodies would pile up.
+    httpx keeps it with the answer, and an answer in a circle with its own stream, which only the garbage
+    collector finds. It counts objects, not their size, so large bodies would pile up.
     """
     request.stream = httpx.ByteStream(b"")
     if hasattr(request, "_content"):
@@ -95,5 +98,13 @@ def forget_content(request: httpx.Request) -> None:
 
 def _is_about(exchange: Exchange, request: httpx.Request) -> bool:
     """Whether a request asks the API that the exchange is about: a callback's own business is not noted."""
-    base = exchange.api_base
-    return base is not None and str(request.url).startswith(base)
+    if exchange.api_base is None:
+        return False
+    base, url = httpx.URL(exchange.api_base), request.url
+    return (base.scheme, base.host, base.port) == (url.scheme, url.host, url.port) and (
+        f"{url.path}/".startswith(f"{base.path.rstrip('/')}/")
+    )
+
+
+def _without_scheme(value: str) -> str:
+    return value[len(_SCHEME) :].strip() if value[: len(_SCHEME)].lower() == _SCHEME else value

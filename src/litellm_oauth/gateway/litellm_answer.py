@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import zlib
 
 from starlette.types import Message, Send
 
@@ -100,7 +101,7 @@ class LitellmAnswer:
             return None
         if self._exchange.refusal is not None:
             return self._exchange.refusal
-        if self._asking and status >= 500 and not self._exchange.asked:
+        if self._asking and status == 500 and not self._exchange.asked:
             # The API was never asked, so it is the translation that failed, on what the client sent.
             _log.info("LiteLLM could not translate a request for %s", self._path)
             return _UNREADABLE
@@ -138,7 +139,7 @@ def _unpacked(content: bytes) -> bytes:
         return content
     try:
         return gzip.decompress(content)
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return content
 
 

@@ -59,8 +59,8 @@ from .runtime import Runtime
 _log = logging.getLogger(__name__)
 # Kinds of bodies that are no JSON, and so name no model.
 _NO_JSON = ("multipart/", "application/octet-stream", "application/x-protobuf", "application/protobuf")
-# How many of the largest bodies a worker reads at once. LiteLLM makes several copies of a body that it translates,
-# so of these there is one at a time.
+# How many of the largest bodies a worker reads at once. LiteLLM makes several copies of a body that it
+# translates, so of these there is one at a time.
 _READ_AT_ONCE = 3
 _CLOSED = 1008
 
@@ -102,7 +102,10 @@ class _Request:
 
     @property
     def has_body(self) -> bool:
-        return bool(self.declared) or "transfer-encoding" in self.headers
+        """Whether a body may come. HTTP/2 frames one that nothing in the headers tells of (RFC 9113 §8.1)."""
+        if self.declared is not None:
+            return self.declared > 0
+        return "transfer-encoding" in self.headers or self.scope.get("http_version", "1.1").startswith("2")
 
     def incoming(self) -> Incoming:
         query = self.scope["query_string"].decode("latin-1")
@@ -242,8 +245,9 @@ class GatewayMiddleware:
         elif request.path == COUNT_TOKENS:
             plan = await self._api.count(request.incoming(), body, model)
         if plan is not None:
-            del body, document
-            await self._send(request, plan, caller)
+            plans = [plan]
+            del body, document, plan
+            await self._send(request, plans.pop(), caller)
             return
         if model != asked:
             body = Body(body.named({asked: model}), {**document, "model": model})
@@ -257,7 +261,9 @@ class GatewayMiddleware:
         if request.has_body and _is_no_json(request):
             body = Upload(request.receive, request.declared, self._limits.upload)
         else:
-            body = json_body(await self._read(request)) if request.has_body else Body(b"")
+            content = await self._read(request) if request.has_body else b""
+            body = json_body(content) if content else Body(b"")
+            del content
         plan = await self._api.pass_through(incoming, body, path)
         if plan is None:
             # A message to a model of another provider, which LiteLLM's router translates.
@@ -266,7 +272,10 @@ class GatewayMiddleware:
             await self._hand_on(request, body if isinstance(body, Body) else None)
             return
         del body
-        await self._send(request, plan, caller)
+        # Not to be kept here as well, where it would outlive the sending of it.
+        plans = [plan]
+        del plan
+        await self._send(request, plans.pop(), caller)
 
     async def _send(self, request: _Request, plan: Plan, caller: Caller) -> None:
         """Send a planned request to the API, and its answer to the client, as long as the client is there."""
@@ -326,8 +335,8 @@ class GatewayMiddleware:
         document = dict(body.document or {})
         content = [body.content]
         if body.document is not None:
-            # LiteLLM keeps here what it has read of a body. It is not given the bytes beside it: tasks of LiteLLM's
-            # that outlive the request would keep these.
+            # LiteLLM keeps here what it has read of a body. It is not given the bytes beside it: tasks of
+            # LiteLLM's that outlive the request would keep these.
             scope = {
                 **scope,
                 "parsed_body": (tuple(document), document),

@@ -55,7 +55,7 @@ class Runtime:
 
 
 def operator_keys(environ: Mapping[str, str]) -> frozenset[str]:
-    """The values of all API keys that the operator gave to models, or put into the environment for providers."""
+    """The values of all API keys that the operator gave to models, or to providers in the environment."""
     return frozenset(
         value
         for name, value in environ.items()

@@ -35,9 +35,9 @@ class Server(Granian):  # type: ignore[misc] # it is installed in the gateway im
 def serve(host: str, port: int, num_workers: int, **options: object) -> None:
     """Serve LiteLLM's application, in place of LiteLLM's own function of this form.
 
-    LiteLLM's lets the whole server end with the first worker that dies. Workers are forked from this process, which
-    has imported LiteLLM already, so that a new one serves at once. ``options`` are others of LiteLLM's command line,
-    of which the kit uses none.
+    LiteLLM's lets the whole server end with the first worker that dies. Workers are forked from this process,
+    which has imported LiteLLM already, so that a new one serves at once. ``options`` are others of LiteLLM's
+    command line, of which the kit uses none.
     """
     Server(
         APPLICATION,
