@@ -140,12 +140,12 @@ REFUSED: Mapping[str, Mapping[str, str]] = {
         ),
         **dict.fromkeys(("public_routes", "public_model_groups"), _OPENS),
         **dict.fromkeys(("allowed_fails", "cooldown_time"), _COOLDOWN),
-        "guardrails": "the kit configures none, and none would see messages past the router; leave it out",
+        "guardrails": "the kit configures none, and they see no message past the router; leave it out",
         "log_raw_request_response": "it writes whole requests where others read; leave it out",
         "set_verbose": (
-            "it prints requests with their tokens; set litellm_oauth_log_level to DEBUG, which hides them"
+            "it prints beside the log, where no secret is hidden; set litellm_oauth_log_level to DEBUG"
         ),
-        "ssl_verify": "it takes any certificate; set litellm_oauth_ca_file to your CA's",
+        "ssl_verify": "the kit has a variable for CA certificates; set litellm_oauth_ca_file",
     },
     "general_settings": {
         **dict.fromkeys(("master_key", "custom_auth", "custom_auth_run_common_checks"), _OWN),
@@ -161,7 +161,8 @@ REFUSED: Mapping[str, Mapping[str, str]] = {
                     "litellm_jwtauth",
                     "enable_oauth2_auth",
                 ),
-                *("enable_oauth2_proxy_auth", "oauth2_config_mappings", "litellm_key_header_name"),
+                *("enable_oauth2_auth", "enable_oauth2_proxy_auth"),
+                *("oauth2_config_mappings", "litellm_key_header_name"),
                 *(
                     "enable_claude_code_gateway",
                     "user_header_name",

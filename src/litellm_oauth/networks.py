@@ -27,7 +27,7 @@ class TrustedProxies:
 
     def holds(self, address: Address) -> bool:
         """Whether the address belongs to one of the networks."""
-        return any(address.version == network.version and address in network for network in self.networks)
+        return any(address in network for network in self.networks)
 
 
 def trusted_proxies(entries: object) -> TrustedProxies:

@@ -1,4 +1,4 @@
-"""Names of variables in the gateway's process: which carry keys of models' providers, which for callbacks.
+"""Names of variables in the gateway's process: which are keys of models' providers, which are callbacks'.
 
 LiteLLM picks a provider's key up by itself from a variable of a certain name, also for a request that another
 key was meant for. So keys of models have names that LiteLLM does not know, and only what a callback reads is
@@ -20,8 +20,7 @@ CALLBACK_PREFIXES = (
     *("OTEL_", "PHOENIX_", "POSTHOG_"),
 )
 
-# Keys of providers that do not end in _API_KEY, and what takes their place: names of accounts, files with
-# keys.
+# Keys of providers that do not end in _API_KEY, and what takes their place: accounts, files with keys.
 _KEYS = frozenset(
     (
         *(

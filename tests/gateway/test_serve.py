@@ -85,14 +85,13 @@ def test_a_reference_by_the_name_of_before_is_refused_with_the_new_one(config: P
         "model_list:\n"
         "- {litellm_params: {model: m}}\n"
         "- {litellm_params: {api_key: os.environ/ONE_KEY}}\n"
-        "- litellm_params: {api_key: os.environ/ONE_KEY_MORE, "
-        "api_base: os.environ/LITELLM_OAUTH_KEY_ONE_KEY}\n"
+        "- {litellm_params: {api_key: os.environ/ONE_KEY_MORE, x: os.environ/LITELLM_OAUTH_KEY_ONE_KEY}}\n"
         "claude_oauth: {fallback_to_api_key: {m: os.environ/ANOTHER_KEY}, public_url: '${ONE_KEY}/x'}\n"
     )
     environ = {"LITELLM_OAUTH_API_KEYS": "ANOTHER_KEY ONE_KEY", "LITELLM_OAUTH_CONFIG": str(config)}
     assert faults(environ, secrets) == [
-        f"{config}: {place} refers to {name}, which LITELLM_OAUTH_API_KEYS lists and which is no variable "
-        f"of the gateway any more; write os.environ/LITELLM_OAUTH_KEY_{name}"
+        f"{config}: {place} refers to {name}, which LITELLM_OAUTH_API_KEYS lists and which is no variable of "
+        f"the gateway any more; write os.environ/LITELLM_OAUTH_KEY_{name}"
         for place, name in (
             ("model_list[1].litellm_params.api_key", "ONE_KEY"),
             ("claude_oauth.fallback_to_api_key.m", "ANOTHER_KEY"),

@@ -13,6 +13,15 @@ from litellm_oauth.provider_keys import CALLBACK_PREFIXES
 
 # Of the LiteLLM that is pinned; scripts/litellm_lists.py writes it.
 LISTS: dict[str, Any] = json.loads(Path(__file__).with_name("litellm_lists.json").read_text())
+NO_BOOLEANS: list[object] = ["true", 1, None, []]
+NO_FALLBACKS: list[object] = [
+    {"a": ["b"]},
+    ["a"],
+    [{"a": "b"}],
+    [{"a": []}],
+    [{"a": ["b"], "c": ["d"]}],
+    [{1: ["b"]}],
+]
 # What LiteLLM reads without a declaration.
 UNDECLARED = {"disable_error_logs", "disable_spend_logs"}
 
@@ -48,7 +57,7 @@ def test_a_value_of_the_right_type_is_taken(name: str, values: list[object]) -> 
 @pytest.mark.parametrize(
     ("name", "value", "fault"),
     [
-        *(("drop_params", value, "is no boolean; write true or false") for value in ("true", 1, None, [])),
+        *(("drop_params", value, "is no boolean; write true or false") for value in NO_BOOLEANS),
         *(
             ("num_retries", value, "is no whole number from 0 to 10")
             for value in (-1, 11, 1.5, "3", True, None)
@@ -62,17 +71,7 @@ def test_a_value_of_the_right_type_is_taken(name: str, values: list[object]) -> 
         ("callbacks", ["langfuse"], "holds langfuse, which needs a package"),
         ("success_callback", ["s3_v2"], "holds s3_v2, which needs the cloud's credentials"),
         ("failure_callback", ["otel", "otel"], "names a callback twice"),
-        *(
-            ("fallbacks", value, "; write [{MODEL: [OTHER_MODEL]}]")
-            for value in (
-                {"a": ["b"]},
-                ["a"],
-                [{"a": "b"}],
-                [{"a": []}],
-                [{"a": ["b"], "c": ["d"]}],
-                [{1: ["b"]}],
-            )
-        ),
+        *(("fallbacks", value, "; write [{MODEL: [OTHER_MODEL]}]") for value in NO_FALLBACKS),
     ],
     ids=str,
 )

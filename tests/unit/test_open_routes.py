@@ -85,6 +85,13 @@ def test_each_entry_of_the_table_closes_a_route_that_litellm_has() -> None:
             "/v1/vector_stores/{id}/files/{file_id}/content",
         ),
         *("/models/{model}", "/openai/*", "/model/info", "/v1/model/info", "/mcp", "/mcp/*", "/v1/mcp/tools"),
+        *(
+            "/claude-code/plugins",
+            "/claude-code/plugins/{name}",
+            "/utils",
+            "/mcp-rest/tools/list",
+            "/a2a/{agent}",
+        ),
         *("/keyring", "/v1/users-of-something", "/gemini/v1beta/models/{model}", "/~x/a._-b"),
     ],
 )

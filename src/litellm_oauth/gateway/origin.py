@@ -97,7 +97,7 @@ def _read(path: Path) -> str:
 
 
 def _gateways(routes: str) -> Iterator[str]:
-    """From lines of interface, destination, gateway, flags, …, mask, …; addresses last byte first."""
+    """From lines of interface, destination, gateway, flags, …, mask, …, each address last byte first."""
     for line in routes.splitlines():
         fields = line.split()
         # the headline, and lines cut short, have no numbers there
