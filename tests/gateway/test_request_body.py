@@ -447,10 +447,14 @@ def test_a_body_is_not_shown() -> None:
         ),
         (b'{"x": "ours", "model": "ours"}', b'{"x": "ours", "model": "api"}'),
         (b'{"model": "other"}', b'{"model": "other"}'),
+        (b'{"model": "o(u.r"}', b'{"model": "b"}'),
+        # Where there may be two places, or one that is written in another way, all of it is written anew.
+        (b'{"x": {"model":"ours"}, "model":"ours"}', b'{"x": {"model": "ours"}, "model": "api"}'),
+        (b'{"x": {"model":"ours"}, "m\\u006fdel":"ours"}', b'{"x": {"model": "ours"}, "model": "api"}'),
     ],
 )
 def test_a_name_is_exchanged_in_its_place_and_nothing_else_changes(content: bytes, named: bytes) -> None:
-    assert json_body(content).named({"ours": "api", "other": "other"}) == named
+    assert json_body(content).named({"ours": "api", "other": "other", "o(u.r": "b"}) == named
 
 
 def test_a_body_with_the_api_s_names_goes_out_byte_by_byte() -> None:
