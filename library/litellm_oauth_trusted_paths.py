@@ -89,7 +89,7 @@ MOST_LINKS = 40
 MOST_LINES = 10
 # The entries of an access control list: acl(5), and linux/posix_acl_xattr.h for the layout.
 ACL_ATTRIBUTE = "system.posix_acl_access"
-ACL_VERSION, ACL_USER, ACL_GROUP, ACL_MASK, ACL_WRITE = 2, 0x02, 0x08, 0x10, 0x02
+ACL_VERSION, ACL_USER, ACL_GROUP, ACL_WRITE = 2, 0x02, 0x08, 0x02
 
 
 class Refusal(NamedTuple):
@@ -261,9 +261,6 @@ def _writers(path: str) -> Optional[Tuple[Set[int], Set[int]]]:
     if len(content) < 4 or struct.unpack_from("<I", content)[0] != ACL_VERSION:
         return None
     entries = list(struct.iter_unpack("<HHI", content[4 : 4 + (len(content) - 4) // 8 * 8]))
-    mask = [permissions for tag, permissions, _ in entries if tag == ACL_MASK]
-    if not mask or not mask[0] & ACL_WRITE:
-        return set(), set()
     users = {name for tag, permissions, name in entries if tag == ACL_USER and permissions & ACL_WRITE}
     groups = {name for tag, permissions, name in entries if tag == ACL_GROUP and permissions & ACL_WRITE}
     return users, groups

@@ -78,12 +78,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
     }
     for name in ("create_database.sh", "pg_hba.conf", "pg_ident.conf"):
         (folder / name).write_text(environment.get_template(f"{name}.j2").render(variables))
+    (folder / "after.sql").write_text("SELECT 1;")
     for name in ("database_password", "superuser_password"):
         (folder / name).write_text("an-obvious-fake")
     files = {f"/run/secrets/{name}": folder / name for name in ("database_password", "superuser_password")}
     files |= {f"/etc/litellm-oauth/{name}": folder / name for name in ("pg_hba.conf", "pg_ident.conf")}
     files |= {
         SCRIPT: folder / "create_database.sh",
+        "/docker-entrypoint-initdb.d/20-after.sql": folder / "after.sql",
         "/usr/local/bin/postgres-entrypoint": ROOT / "images/postgres/entrypoint",
         "/migrations.sql": MIGRATIONS,
     }

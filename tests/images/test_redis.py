@@ -66,7 +66,7 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
         ],
     )
     try:
-        until(lambda: container.exec_run("redis-cli ping").output.strip() == b"PONG", 30)
+        until(lambda: run(container, "redis-cli ping").stdout.strip() == "PONG", 30)
         yield container
     finally:
         container.remove(force=True, v=True)
@@ -78,7 +78,7 @@ def ask(container: Container, account: str, *words: str) -> str:
     login = "" if account == "default" else f"--no-auth-warning --user {account}"
     file = files.get(account, "/tmp/operator_password")  # noqa: S108 -- in the container
     given = "" if account == "default" else f'REDISCLI_AUTH="$(cat {file})" '
-    return run(container, f"{given}redis-cli {login} {shlex.join(words)}").stdout.strip()
+    return str(run(container, f"{given}redis-cli {login} {shlex.join(words)}").stdout).strip()
 
 
 def run(container: Container, line: str) -> CommandResult:
@@ -150,7 +150,7 @@ def test_the_operators_password_stays_in_the_container_and_changes_with_each_sta
     shown = " ".join(" ".join(process) for process in redis.top()["Processes"]) + redis.logs().decode()
     assert before not in shown
     redis.restart(timeout=5)
-    until(lambda: redis.exec_run("redis-cli ping").output.strip() == b"PONG", 30)
+    until(lambda: run(redis, "redis-cli ping").stdout.strip() == "PONG", 30)
     after = run(redis, "cat /tmp/operator_password").stdout
     assert after != before
     assert ask(redis, "operator", "ping") == "PONG"

@@ -12,7 +12,7 @@ from ..errors import Forbidden, InvalidInput
 from .deployments import Deployment, ProviderOf, address_of, base_of
 from .errors import NoSuchModel
 from .forward import Outgoing, Upstream
-from .litellm_fields import asks_litellm, lost_in_the_router
+from .litellm_fields import asks_litellm, lost_in_the_router, models_of_fallbacks
 from .models import Models, api_names, has_database, operator_credentials
 from .paths import api_path
 from .request_body import Body
@@ -117,7 +117,7 @@ class AnthropicApi:
         return api_path(incoming.raw_path.removeprefix(PASS_THROUGH.encode()))
 
     async def _of_a_model(self, incoming: Incoming, path: str, body: Body, model: str) -> Plan | None:
-        for name in body.models - {body.model}:
+        for name in (*(body.models - {body.model}), *models_of_fallbacks(body.document or {})):
             self._listed(name)
         outgoing = self._outgoing(incoming, path, self._content(body, model))
         deployment = self._marked(model)

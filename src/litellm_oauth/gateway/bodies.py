@@ -7,12 +7,12 @@ somebody else.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import InvalidInput
+from .request_body import NotJson, parse_json
 
 MAX_BODY_BYTES = 65_536
 MAX_TEXT = 8_192
@@ -27,8 +27,8 @@ def parse_object(raw: bytes, allowed: Sequence[str]) -> dict[str, Any]:
     if not raw.strip():
         return {}
     try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+        value = parse_json(raw)
+    except NotJson:
         raise InvalidInput(f"The body is not JSON. Send a JSON object with: {', '.join(allowed)}.") from None
     if not isinstance(value, dict):
         raise InvalidInput(f"The body is not a JSON object. Send one with: {', '.join(allowed)}.")
@@ -116,7 +116,3 @@ def _refuse_unknown(where: str, values: Mapping[str, Any], allowed: Sequence[str
     if any(name not in allowed for name in values):
         known = ", ".join(allowed) if allowed else "nothing"
         raise InvalidInput(f"{where} holds a field that is not known here. Known: {known}.")
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)

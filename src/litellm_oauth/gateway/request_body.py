@@ -25,6 +25,10 @@ _DOUBLED = "An object in the body holds the same key twice. Send each key once."
 _LISTS_OF_MODELS = ("fallbacks", "tools")
 
 
+class NotJson(InvalidInput):  # noqa: N818 -- as its parent
+    """What was sent is no JSON at all."""
+
+
 class ClientGone(Exception):  # noqa: N818 -- not an error: the client has left
     """The client closed the connection before the whole body had come."""
 
@@ -192,7 +196,7 @@ def parse_json(content: bytes) -> Any:
     except _DoubledKeyError:
         raise InvalidInput(_DOUBLED) from None
     except (ValueError, RecursionError):
-        raise InvalidInput("The body is not JSON in UTF-8.") from None
+        raise NotJson("The body is not JSON in UTF-8.") from None
     if content.count(b"{") + content.count(b"[") > _MAX_DEPTH and _is_deep(value):
         raise InvalidInput(f"The body is nested more than {_MAX_DEPTH} levels deep.")
     return value

@@ -89,7 +89,7 @@ _ADMIN = Verdict(Access.ADMIN)
 _TABLE = {
     **{path: Verdict(Access.PUBLIC, _READ) for path in _PUBLIC},
     **{path: Verdict(Access.USER, _ASK) for path in ASKING},
-    **{path: Verdict(Access.USER, _READ) for path in MODELS},
+    **{path: Verdict(Access.USER, _READ) for path in (*MODELS, OPENAPI)},
 }
 
 

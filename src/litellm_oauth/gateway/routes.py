@@ -25,6 +25,7 @@ from ..settings import Settings
 from . import bodies, openapi, views
 from .acting import acting_for
 from .answers import ErrorAnswer, answer_for
+from .exchange import origin_or
 from .identity import ANONYMOUS, USER_HEADER, Caller, named_in_header
 
 if TYPE_CHECKING:
@@ -215,7 +216,7 @@ class _Api:
         values = bodies.parse_query(request.query_params.multi_items(), query)
         body = {} if fields is None else bodies.parse_object(await _read(request), fields)
         named = named_in_header(request.headers.getlist(USER_HEADER))
-        origin = request.client.host if request.client else "unknown"
+        origin = origin_or(request.client.host if request.client else "unknown")
         user = await acting_for(self._service, caller, origin, named, values.get("user_id"))
         name = "anonymous" if caller is ANONYMOUS else caller.user_id
         _log.debug("%s asks for %s on behalf of %s", name, request.scope["route"].name, user)
