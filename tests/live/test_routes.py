@@ -19,11 +19,12 @@ from support.running_gateway import (
     docker,
     image,
 )
-from support.scripted_api import ScriptedApi
+from support.scripted_api import ScriptedApi, reply
 
 HERE = Path(__file__).parent
 SUPPORT = HERE.parent / "support"
 ALICE = USER_KEYS["alice"]
+BEHIND_TLS = {"Host": "gw.example.com", "X-Forwarded-Proto": "https"}
 KEYED = json.dumps({**MESSAGE, "model": "keyed"}).encode()
 
 
@@ -266,9 +267,7 @@ def test_a_slash_at_the_end_redirects_nobody(gateway: RunningGateway, api: Scrip
         else {"model": "claude-sonnet-4", "input": "Hello"}
     )
     body = json.dumps(MESSAGE) if "responses" not in path else body
-    status, text, headers = gateway.raw(
-        "POST", path, body.encode(), Host="gw.example.com", **{"X-Forwarded-Proto": "https"}
-    )
+    status, text, headers = gateway.raw("POST", path, body.encode(), **BEHIND_TLS)
     assert status == 200, text
     assert "location" not in headers
     assert api.last.path == ("/v1/messages/count_tokens" if "count" in path else "/v1/messages")
@@ -279,9 +278,7 @@ def test_a_slash_at_the_end_redirects_nobody(gateway: RunningGateway, api: Scrip
     ["/v1/models/", "/ui", "/swagger", "/health/liveliness/", "/no/such/", "/auth/claude/oauth/status/"],
 )
 def test_no_answer_leads_to_an_absolute_address(gateway: RunningGateway, path: str) -> None:
-    _, _, headers = gateway.raw(
-        "GET", path, user=None, Host="gw.example.com", **{"X-Forwarded-Proto": "https"}
-    )
+    _, _, headers = gateway.raw("GET", path, None, None, **BEHIND_TLS)
     assert not headers.get("location", "").startswith("http:")
 
 
@@ -367,8 +364,7 @@ def test_one_model_below_anthropic_goes_by_the_api_s_name(alice: httpx.Client, a
 
 def test_a_dead_token_is_replaced_once_on_every_route(gateway: RunningGateway, api: ScriptedApi) -> None:
     """The one retry that a listed model has."""
-    refused = b"HTTP/1.1 401 No\r\nContent-Type: application/json\r\nContent-Length: 83\r\nConnection: close\r\n\r\n"
-    refused += b'{"type": "error", "error": {"type": "authentication_error", "message": "dead tok"}}'
+    refused = reply({"type": "error", "error": {"type": "authentication_error", "message": "dead"}}, "401 No")
     for form in (*PLAIN, *COUNTS):
         user = {"message": "alice", "chat": "bob", "response": "dora"}.get(form.name)
         if user is None:

@@ -26,7 +26,7 @@ def routes(found: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Method and path of each route, of included routers and mounted applications as well."""
     for route in found:
         path = getattr(route, "path", None)
-        inner = getattr(route, "original_router", None) or getattr(route, "app", None)
+        inner: Any = getattr(route, "app", None)
         if hasattr(route, "effective_candidates"):
             yield from routes(route.effective_candidates(), prefix)
             yield from routes(route.effective_low_priority_routes(), prefix)
