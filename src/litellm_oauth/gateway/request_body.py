@@ -25,7 +25,7 @@ _DOUBLED = "An object in the body holds the same key twice. Send each key once."
 _LISTS_OF_MODELS = ("fallbacks", "tools")
 
 
-class NotJson(InvalidInput):  # noqa: N818 -- as its parent
+class NotJson(InvalidInput):
     """What was sent is no JSON at all."""
 
 
