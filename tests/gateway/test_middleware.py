@@ -216,7 +216,7 @@ VIRTUAL = "sk-fake-virtual"
 
 @pytest.fixture
 def asked(layer: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """The keys that LiteLLM was asked about, which keeps those of carol and of an administrator in its database."""
+    """The keys that LiteLLM was asked about, whose database has carol's and an administrator's."""
     asked: list[bytes] = []
     holders = {
         VIRTUAL: SimpleNamespace(user_id="carol", user_role="internal_user"),

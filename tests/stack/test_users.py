@@ -160,6 +160,6 @@ def test_the_audit_says_host_of_a_client_on_the_host(
         assert clients[BOB].post(path, json=body, headers=headers).status_code == 403
     origins = stack.sql(
         'SELECT DISTINCT origin FROM "LiteLLM_ClaudeOAuthAudit" '
-        f"WHERE user_id = '{ALICE}' AND action IN ('login', 'logout', 'act_for')"
+        "WHERE user_id = 'key-user-1' AND action IN ('login', 'logout', 'act_for')"
     )
     assert origins == "host"

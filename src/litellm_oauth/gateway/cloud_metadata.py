@@ -1,7 +1,8 @@
 """Keeps this process away from the metadata service of the cloud that it may run in.
 
-Libraries of clouds ask that service for credentials of the machine by themselves, and LiteLLM has many of these
-libraries. Whoever finds a way to have the gateway call an address of their choice would get the machine's identity.
+Libraries of clouds ask that service for credentials of the machine by themselves, and LiteLLM has many of
+these libraries. Somebody who finds a way to have the gateway call an address of their choice would get the
+machine's identity.
 """
 
 from __future__ import annotations
