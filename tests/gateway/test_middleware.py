@@ -269,6 +269,14 @@ async def test_a_virtual_key_opens_what_its_role_does(
     assert bool(seen.litellm) == (status == 200)
 
 
+async def test_without_a_key_a_form_is_taken_and_no_more(layer: ModuleType, asked: list[bytes]) -> None:
+    for told in (True, False):
+        seen = await request(layer, "/login", b"a" * (1 << 20), "1.1", "", told=told)
+        assert seen.status == 200
+        seen = await request(layer, "/login", b"a" * ((1 << 20) + 1), "1.1", "", told=told)
+        assert (seen.status, seen.litellm) == (413, [])
+
+
 async def test_a_login_of_the_provider_s_is_not_litellm_s_to_judge(
     layer: ModuleType, asked: list[bytes]
 ) -> None:

@@ -32,6 +32,7 @@ from .litellm_keys import holder_of_key, holder_of_request
 from .model_list import described
 from .models import Models, has_database
 from .request_body import (
+    MEGABYTE,
     Body,
     BodyMemory,
     ClientGone,
@@ -62,6 +63,8 @@ _NO_JSON = ("multipart/", "application/octet-stream", "application/x-protobuf", 
 # How many of the largest bodies a worker reads at once. LiteLLM makes several copies of a body that it
 # translates, so of these there is one at a time.
 _READ_AT_ONCE = 3
+# How much is taken of a request that needs no key, in bytes.
+_WITHOUT_KEY = MEGABYTE
 _CLOSED = 1008
 
 
@@ -170,6 +173,9 @@ class GatewayMiddleware:
         caller = await self._caller(request, verdict)
         _check_method(request.method, verdict)
         if caller is None:
+            # Who sends no key has a form to fill in at most.
+            upload = Upload(request.receive, request.declared, _WITHOUT_KEY)
+            request.receive = _refusing(upload, request.exchange)
             await self._hand_on(request)
             return
         named_in_header(request.headers.getlist(USER_HEADER))
