@@ -55,8 +55,8 @@ class BodyTooLarge(LitellmOAuthError):
 
     code = "request_too_large"
 
-    def __init__(self, megabytes: int) -> None:
-        super().__init__(f"The body is larger than {megabytes} MB, the most that this route takes.")
+    def __init__(self, megabytes: int, what: str = "The body") -> None:
+        super().__init__(f"{what} is larger than {megabytes} MB, the most that this route takes.")
 
 
 class TooManyBodies(LitellmOAuthError):
@@ -90,9 +90,7 @@ class UploadInterrupted(LitellmOAuthError):
     retry_after = 1.0
 
     def __init__(self) -> None:
-        super().__init__(
-            "The API refused the token during the upload. It has been replaced: send the file again."
-        )
+        super().__init__("The API refused the token during the upload. It has been replaced: send it again.")
 
 
 class MethodNotAllowed(LitellmOAuthError):

@@ -18,7 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..errors import InvalidInput, LitellmOAuthError
 from .acting import acting_for
 from .answers import ErrorAnswer, answer_for, chat_answer_for
-from .anthropic_api import AnthropicApi, Incoming, Plan
+from .anthropic_api import BATCHES, AnthropicApi, Incoming, Plan
+from .batch_stream import BatchStream
 from .credentials import GatewayKey, KeyRing, candidates, is_of_the_provider, with_key_alone
 from .disconnect import ClientLeft, Departure
 from .errors import ClosedRoute, MethodNotAllowed, NoSuchModel, PackedBody, UnknownKey
@@ -263,6 +264,9 @@ class GatewayMiddleware:
         """A request of another kind for the API."""
         incoming = request.incoming()
         path = self._api.path_of(incoming)
+        if request.has_body and request.method == "POST" and path == BATCHES:
+            await self._send(request, await self._api.batch(incoming, self._batch(request), path), caller)
+            return
         body: Body | Upload
         if request.has_body and _is_no_json(request):
             body = Upload(request.receive, request.declared, self._limits.upload)
@@ -312,6 +316,12 @@ class GatewayMiddleware:
             del plan, content
             request.memory.release()
             await relay(answer, request.send, message=message, body=not _wants_no_body(request))
+
+    def _batch(self, request: _Request) -> BatchStream:
+        limits = self._limits
+        return BatchStream(
+            request.receive, request.declared, limits.upload, largest=limits.body, memory=request.memory
+        )
 
     async def _read(self, request: _Request) -> bytes:
         return await read(request.receive, request.declared, self._limits.body, request.memory)

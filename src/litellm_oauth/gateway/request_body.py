@@ -18,15 +18,28 @@ from .errors import BodyTooLarge, TooManyBodies
 
 MEGABYTE = 1 << 20
 # Smaller bodies are not counted: a thousand of them are no more than what one large one takes.
-_UNCOUNTED = 256 * 1024
-_MAX_DEPTH = 200
-_DOUBLED = "An object in the body holds the same key twice. Send each key once."
+UNCOUNTED = 256 * 1024
+MAX_DEPTH = 200
+DOUBLED = "An object in the body holds the same key twice. Send each key once."
 # Beside the top level, the places where a body of the Messages API names a model.
 _LISTS_OF_MODELS = ("fallbacks", "tools")
+# What JSON is read as that holds more of it.
+_HOLDING = (dict, list)
+_MODEL = b'"model"'
+_MODEL_AND_NAME = re.compile(rb'("model"\s*+:\s*+)("(?:[^"\\]++|\\.)*+")')
+# Any of its letters.
+_ESCAPED_MODEL = re.compile(rb"\\u006[45CcDdFf]")
 
 
 class NotJson(InvalidInput):
     """What was sent is no JSON at all."""
+
+
+class TooDeep(InvalidInput):
+    """Objects and lists in each other, more of them than a body of the API ever needs."""
+
+    def __init__(self) -> None:
+        super().__init__(f"The body is nested more than {MAX_DEPTH} levels deep.")
 
 
 class ClientGone(Exception):  # noqa: N818 -- not an error: the client has left
@@ -48,7 +61,7 @@ class BodyMemory:
     async def take(self, wanted: int) -> int:
         """Wait for that much memory. Returns what was taken, to be given back. Raises TooManyBodies."""
         amount = min(wanted, self._size)
-        if amount <= _UNCOUNTED:
+        if amount <= UNCOUNTED:
             return 0
         if not self._waiting and amount <= self._free:
             self._free -= amount
@@ -125,7 +138,7 @@ async def read(receive: Receive, declared: int | None, limit: int, memory: HeldM
         piece = message.get("body", b"")
         size += len(piece)
         refuse_over(size, limit)
-        if size > _UNCOUNTED and declared is None:
+        if size > UNCOUNTED and declared is None:
             await memory.hold(limit)
         if piece:
             pieces.append(piece)
@@ -145,11 +158,14 @@ class Upload:
         self._receive = receive
         self._limit = limit
         self._size = 0
+        self._is_read = False
         self._read = _do_nothing
 
     def when_read(self, then: Callable[[], None]) -> None:
         """Call this once nothing of the body is left to come."""
         self._read = then
+        if self._is_read:
+            then()
 
     async def receive(self) -> Message:
         """The next part, as a server hands it on."""
@@ -167,6 +183,7 @@ class Upload:
             more = message.get("more_body", False)
             if piece := message.get("body", b""):
                 yield piece
+        self._is_read = True
         self._read()
 
 
@@ -194,11 +211,11 @@ def parse_json(content: bytes) -> Any:
         if b"\\ud" in content or b"\\uD" in content:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except _DoubledKeyError:
-        raise InvalidInput(_DOUBLED) from None
+        raise InvalidInput(DOUBLED) from None
     except (ValueError, RecursionError):
         raise NotJson("The body is not JSON in UTF-8.") from None
-    if content.count(b"{") + content.count(b"[") > _MAX_DEPTH and _is_deep(value):
-        raise InvalidInput(f"The body is nested more than {_MAX_DEPTH} levels deep.")
+    if content.count(b"{") + content.count(b"[") > MAX_DEPTH and _is_deep(value):
+        raise TooDeep
     return value
 
 
@@ -207,7 +224,7 @@ def refuse_doubled_keys(content: bytes) -> None:
     try:
         json.loads(content, object_pairs_hook=_object)
     except _DoubledKeyError:
-        raise InvalidInput(_DOUBLED) from None
+        raise InvalidInput(DOUBLED) from None
     except (ValueError, RecursionError):
         return
 
@@ -235,13 +252,13 @@ def _finite(text: str) -> float:
 
 
 def _is_deep(value: Any) -> bool:
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(_MAX_DEPTH):
+    level = [value] if type(value) in _HOLDING else []
+    for _ in range(MAX_DEPTH):
         level = [
             inner
             for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) in _HOLDING
         ]
         if not level:
             return False
@@ -269,13 +286,14 @@ class Body:
 
     def named(self, names: Mapping[str, str]) -> bytes:
         """The body with the API's own names of the models; the bytes that came if it has these already."""
-        if self.document is None or all(names.get(model, model) == model for model in self.models):
+        if self.document is None:
             return self.content
-        model = self.model
-        if model is not None and self.models == {model}:
-            spliced = _spliced(self.content, model, names[model])
-            if spliced is not None:
-                return spliced
+        sent = [name for holder in _holders(self.document) if (name := _name(holder.get("model")))]
+        if all(names.get(model, model) == model for model in set(sent)):
+            return self.content
+        spliced = _spliced(self.content, len(sent), names)
+        if spliced is not None:
+            return spliced
         return json.dumps(_renamed(self.document, names), ensure_ascii=False, allow_nan=False).encode()
 
 
@@ -297,10 +315,16 @@ def _holders(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     for name in _LISTS_OF_MODELS:
         listed = document.get(name)
         yield from (one for one in (listed if isinstance(listed, list) else ()) if isinstance(one, dict))
+    for params in requests_of(document):
+        yield from _holders(params)
+
+
+def requests_of(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What a batch asks, request by request."""
     requests = document.get("requests")
     for one in requests if isinstance(requests, list) else ():
         if isinstance(one, dict) and isinstance(one.get("params"), dict):
-            yield from _holders(one["params"])
+            yield one["params"]
 
 
 def _renamed(document: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -326,17 +350,23 @@ def _renamed_holder(one: Any, names: Mapping[str, str]) -> Any:
     return one if model is None else {**one, "model": names.get(model, model)}
 
 
-def _spliced(content: bytes, model: str, name: str) -> bytes | None:
-    """The bytes with the name exchanged in its place; None if they do not show clearly where that is.
+def _spliced(content: bytes, places: int, names: Mapping[str, str]) -> bytes | None:
+    """The bytes with the names exchanged in their places; None if they do not show clearly where these are.
 
-    A quotation mark inside a text has a backslash before it, so ``"model"`` after a brace, a comma or a space
-    is a key, and the only one that is written so.
+    ``places``: how many there are. A quotation mark inside a text has a backslash before it, so ``"model"``
+    is a whole text or the end of one. Where none is written with escapes and there are no more than places,
+    each is the key in one of them.
     """
-    if content.count(b'"model"') != 1 or b"\\u00" in content:
+    if content.count(_MODEL) != places or _ESCAPED_MODEL.search(content):
         return None
-    value = json.dumps(model, ensure_ascii=False).encode()
-    found = re.search(rb'(?<=[{,\s])"model"\s*:\s*(' + re.escape(value) + rb")(?=\s*[,}])", content)
-    if found is None:
-        return None
-    start, end = found.span(1)
-    return b"".join((content[:start], json.dumps(name, ensure_ascii=False).encode(), content[end:]))
+
+    known: dict[bytes, bytes] = {}
+
+    def exchanged(found: re.Match[bytes]) -> bytes:
+        written = found[2]
+        if written not in known:
+            model = json.loads(written)
+            known[written] = json.dumps(names.get(model, model), ensure_ascii=False).encode()
+        return found[1] + known[written]
+
+    return _MODEL_AND_NAME.sub(exchanged, content)
