@@ -17,13 +17,15 @@ from pathlib import Path
 from socket import create_server
 from typing import Any
 
+import psycopg
 import yaml
 from load import Target
 from postgres import image, postgres
+from prepared import ROOT
+from psycopg import sql
 
 from support.sandbox import SandboxProvider, running_sandbox
 
-ROOT = Path(__file__).resolve().parents[1]
 USERS = 50
 MASTER_KEY = "sk-obviously-fake-master-key"
 PLAIN = "litellm-oauth/plain:1.106.2"
@@ -31,12 +33,13 @@ PLAIN = "litellm-oauth/plain:1.106.2"
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What all gateways share, and where they put their files."""
+    """What all gateways share, and where they put their files. ``gateway``: the image of ours."""
 
     folder: Path
     api: int
     sandbox: SandboxProvider
     database: str
+    gateway: str
 
     @property
     def api_base(self) -> str:
@@ -74,6 +77,13 @@ class Bench:
             yield Target(name, port, (MASTER_KEY,))
         finally:
             docker("rm", "--force", "--volumes", container)
+
+    def of(self, gateway: str, name: str) -> Bench:
+        """The same with another image of ours, and with a database of this name: both may run at once."""
+        with psycopg.connect(self.database, autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        database = f"{self.database.rpartition('/')[0]}/{name}"
+        return replace(self, gateway=gateway, database=database)
 
     @contextmanager
     def with_tokens(self, workers: int, name: str = "tokens", **section: object) -> Iterator[Target]:
@@ -129,7 +139,7 @@ class Bench:
         with self.running(
             name,
             config,
-            image("gateway"),
+            self.gateway,
             "--run_granian",
             NUM_WORKERS=str(workers),
             LITELLM_OAUTH_CONFIG=f"/bench/{name}.yaml",
@@ -194,7 +204,7 @@ def bench() -> Iterator[Bench]:
     ):
         files = Path(name) / "files"
         files.mkdir(mode=0o755)
-        yield Bench(files, port, sandbox, database)
+        yield Bench(files, port, sandbox, database, image("gateway"))
 
 
 def resident(target: Target) -> float:
