@@ -16,11 +16,26 @@ from litellm_oauth.gateway.direct import (
 )
 from litellm_oauth.litellm_options import OPTIONS
 
-PARAMS = {"model": "anthropic/m", "api_base": "https://api.example", "api_key": "oauth"}
+PARAMS: dict[str, Any] = {"model": "anthropic/m", "api_base": "https://api.example", "api_key": "oauth"}
 CONFIGURATION: dict[str, Any] = {
     "model_list": [
         {"model_name": "ours", "litellm_params": PARAMS, "model_info": {"cooldown_time": 0}},
         {"model_name": "by-key", "litellm_params": {**PARAMS, "api_key": "os.environ/KEY"}},
+        *(
+            {
+                "model_name": f"other-{number}",
+                "litellm_params": {**PARAMS, "api_key": "os.environ/KEY", **more},
+            }
+            for number, more in enumerate[dict[str, Any]](
+                (
+                    {"model": "openai/m"},
+                    {"model": "m"},
+                    {"custom_llm_provider": "openai"},
+                    {"api_key": "sk-written-here"},
+                    {"api_key": None},
+                )
+            )
+        ),
         {"model_name": "many-*", "litellm_params": PARAMS},
         {"model_name": "timed", "litellm_params": {**PARAMS, "timeout": 5}},
         *(
@@ -46,11 +61,11 @@ CONFIGURATION: dict[str, Any] = {
 
 def test_the_kit_s_own_authenticator_has_no_part_in_a_message() -> None:
     general = {"master_key": "x", "custom_auth": AUTHENTICATOR, "custom_auth_run_common_checks": True}
-    assert direct_models({**CONFIGURATION, "general_settings": general}) == {"ours"}
+    assert direct_models({**CONFIGURATION, "general_settings": general}) == {"ours", "by-key"}
 
 
 def test_a_model_that_says_no_more_than_where_to_go_is_direct_and_no_other_is() -> None:
-    assert direct_models(CONFIGURATION) == {"ours"}
+    assert direct_models(CONFIGURATION) == {"ours", "by-key"}
 
 
 @pytest.mark.parametrize(
@@ -82,13 +97,13 @@ def test_each_setting_of_the_inventory_leaves_messages_where_its_table_says(
 ) -> None:
     value = [HOOK, "otel"] if name == "callbacks" else True
     changed = {**CONFIGURATION, section: {**CONFIGURATION[section], name: value}}
-    assert direct_models(changed) == ({"ours"} if direct else frozenset())
+    assert direct_models(changed) == ({"ours", "by-key"} if direct else frozenset())
     assert settings_of_litellm(changed) == ([] if direct else [f"{section}.{name}"])
 
 
 def test_the_log_says_which_models_go_past_the_router_or_why_none_does() -> None:
     head = "messages go past LiteLLM's router for: "
-    assert summary(CONFIGURATION, direct_messages=True) == head + "ours"
+    assert summary(CONFIGURATION, direct_messages=True) == head + "by-key, ours"
     assert summary(CONFIGURATION, direct_messages=False) == (
         head + "no model (claude_oauth.direct_messages is false)"
     )
@@ -108,7 +123,8 @@ def test_the_log_says_which_models_go_past_the_router_or_why_none_does() -> None
     assert summary({**CONFIGURATION, "model_list": {}}, direct_messages=True).endswith(
         "(because of model_list in config.yaml)"
     )
-    keyed = [{"model_name": "by-key", "litellm_params": {**PARAMS, "api_key": "os.environ/KEY"}}]
-    assert summary({**CONFIGURATION, "model_list": keyed}, direct_messages=True) == (
-        head + "no model (no model has api_key: oauth and no settings beyond its address)"
+    timed = [{"model_name": "timed", "litellm_params": {**PARAMS, "timeout": 5}}]
+    assert summary({**CONFIGURATION, "model_list": timed}, direct_messages=True) == (
+        head + "no model (no model is Anthropic's, with oauth or os.environ/NAME as api_key and no settings "
+        "beyond its address)"
     )

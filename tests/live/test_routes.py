@@ -50,7 +50,10 @@ def test_every_route_of_the_pinned_litellm_has_our_verdict() -> None:
 
 
 def test_every_field_of_the_pinned_litellm_s_own_is_known() -> None:
-    code = "from litellm_oauth.gateway.litellm_fields import litellm_fields; print(*sorted(litellm_fields()), sep='\\n')"
+    code = (
+        "from litellm_oauth.gateway.litellm_fields import litellm_fields; "
+        "print(*sorted(litellm_fields()), sep='\\n')"
+    )
     assert _in_the_image("-c", code) == (HERE / "litellm_fields.txt").read_text().splitlines()
 
 
@@ -192,7 +195,7 @@ PROVIDER = "sk-ant-oat01-of-the-client"
 def test_the_gateway_s_key_counts_wherever_it_stands(
     gateway: RunningGateway, api: ScriptedApi, name: str, scheme: str, form: Form
 ) -> None:
-    """Beside it a login of the provider's, an empty header and a key of somebody else's gateway, which stay here."""
+    """Beside it a login of the provider's, an empty header and another gateway's key, which stay here."""
     others = [other for other in HEADERS if other != name]
     headers = {
         name: f"{scheme}{ALICE}",

@@ -25,7 +25,7 @@ def main() -> None:
 def routes(found: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Method and path of each route, of included routers and mounted applications as well."""
     for route in found:
-        path = getattr(route, "path", None)
+        path: Any = getattr(route, "path", None)
         inner: Any = getattr(route, "app", None)
         if hasattr(route, "effective_candidates"):
             yield from routes(route.effective_candidates(), prefix)

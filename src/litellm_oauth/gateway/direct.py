@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..litellm_options import GENERAL_SETTINGS, LITELLM_SETTINGS, Option
-from .deployments import is_marked
+from .deployments import ANTHROPIC, is_marked
 
 # As config.yaml names them. Another authenticator may set limits that only LiteLLM's router keeps.
 HOOK = "litellm_oauth.gateway.hook.oauth_hook"
@@ -29,6 +29,8 @@ _GENERAL = _direct(GENERAL_SETTINGS) | {"master_key", "custom_auth", "custom_aut
 _LITELLM = _direct(LITELLM_SETTINGS) | {"callbacks", "telemetry"}
 _PARAMS = frozenset(("model", "api_base", "api_key", "custom_llm_provider"))
 _INFO = frozenset(("cooldown_time",))
+# How a key is named that is not written into the file.
+_REFERENCE = "os.environ/"
 
 
 def direct_models(configuration: Mapping[str, Any]) -> frozenset[str]:
@@ -69,7 +71,9 @@ def summary(configuration: Mapping[str, Any], *, direct_messages: bool) -> str:
     models = sorted(direct_models(configuration)) if direct_messages else []
     if models:
         return f"messages go past LiteLLM's router for: {', '.join(models)}"
-    reason = "no model has api_key: oauth and no settings beyond its address"
+    reason = (
+        "no model is Anthropic's, with oauth or os.environ/NAME as api_key and no settings beyond its address"
+    )
     if not direct_messages:
         reason = "claude_oauth.direct_messages is false"
     elif settings := settings_of_litellm(configuration):
@@ -87,8 +91,15 @@ def _is_simple(model: Mapping[str, Any]) -> bool:
         isinstance(name, str)
         and isinstance(params, dict)
         and isinstance(info, dict | None)
-        and is_marked(model)
+        and (is_marked(model) or _has_key_of_the_operator(params))
         and params.keys() <= _PARAMS
         and (info or {}).keys() <= _INFO
         and "*" not in name + str(params.get("model"))
     )
+
+
+def _has_key_of_the_operator(params: Mapping[str, Any]) -> bool:
+    """Whether these are the parameters of a model of Anthropic's API with a plain key."""
+    key, provider = params.get("api_key"), params.get("custom_llm_provider")
+    named = str(params.get("model")).startswith(f"{ANTHROPIC}/") and provider in (None, ANTHROPIC)
+    return named and isinstance(key, str) and key.startswith(_REFERENCE)
