@@ -19,11 +19,11 @@ from typing import Any
 
 import psycopg
 import yaml
+from psycopg import sql
+
 from load import Target
 from postgres import image, postgres
 from prepared import ROOT
-from psycopg import sql
-
 from support.sandbox import SandboxProvider, running_sandbox
 
 USERS = 50
@@ -211,6 +211,19 @@ def resident(target: Target) -> float:
     """MB of resident memory of the gateway's largest process."""
     _, *processes = docker("top", container_of(target.name), "-o", "pid,rss").splitlines()
     return max(int(line.split()[1]) for line in processes) / 1024
+
+
+def processor(target: Target) -> float:
+    """Seconds of a processor that the gateway's processes have taken, without those that have ended."""
+    server = docker("inspect", "--format", "{{.State.Pid}}", container_of(target.name)).strip()
+    workers = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+    return sum(map(_processor, [server, *workers]))
+
+
+def _processor(pid: str) -> float:
+    # The name of the process, in brackets, may hold spaces; two of the fields after it are counted in ticks.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def container_of(name: str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import cycle
 
@@ -50,13 +50,15 @@ class Target:
 class Measured:
     """``latencies`` and ``first_bytes`` are in seconds, in no order; ``seconds`` is how long it took.
 
-    ``failures`` tells of each request that was not answered as it should be, which has no latency.
+    ``failures`` tells of each request that was not answered as it should be, which has no latency;
+    ``processor`` is how many seconds of a processor the gateway took, if that was measured.
     """
 
     seconds: float
     latencies: list[float]
     first_bytes: list[float]
     failures: list[str]
+    processor: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -118,15 +120,30 @@ async def load(
 
 
 async def pairs(
-    one: Target, other: Target, clients: int, *, count: int, seconds: float
+    one: Target,
+    other: Target,
+    clients: int,
+    *,
+    count: int,
+    seconds: float,
+    processor: Callable[[Target], float] = lambda _: 0.0,
 ) -> list[tuple[Measured, Measured]]:
-    """Both targets in turns of so many seconds, each turn with the other one first."""
+    """Both targets in turns of so many seconds, each turn with the other one first.
+
+    ``processor`` tells how many seconds of a processor a target has taken so far.
+    """
+
+    async def turn(target: Target) -> Measured:
+        before = processor(target)
+        measured = await load(target, clients, seconds=seconds)
+        return replace(measured, processor=processor(target) - before)
+
     for target in (one, other):
         await load(target, clients, seconds=seconds / 2)
     measured = []
     for number in range(count):
         order = (one, other) if number % 2 == 0 else (other, one)
-        found = {target.name: await load(target, clients, seconds=seconds) for target in order}
+        found = {target.name: await turn(target) for target in order}
         measured.append((found[one.name], found[other.name]))
     return measured
 

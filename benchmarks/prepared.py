@@ -1,4 +1,4 @@
-"""What each benchmark imports first: the folders of its modules, and a word where its packages are missing."""
+"""What each benchmark imports first: it finds the modules, and says what brings packages that are missing."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Uploads without a key, and a server that refuses them at once, each in a process of its own.
 
-    python uploads.py send PORT SECONDS    twenty at once, every so many seconds, until its standard input ends
-    python uploads.py refuse PORT          answers every request with 401 as soon as its headers have come
+    python uploads.py send PORT SECONDS    twenty at once, every so many seconds, until its input ends
+    python uploads.py refuse PORT          answers every request with 401 once its headers have come
 
-The sender takes as little of the processors as it can: it sends one block of memory again and again. At the end it
-prints what it did, as JSON.
+The sender takes as little of the processors as it can: it sends one block of memory again and again. At the
+end it prints what it did, as JSON.
 """
 
 from __future__ import annotations

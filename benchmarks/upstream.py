@@ -1,7 +1,7 @@
 """An Anthropic-shaped API that does next to nothing, in a process of its own: python upstream.py PORT.
 
-Every POST is answered at once, by events where it asks for them, with a number where it asks for tokens to be counted.
-`GET /` tells how many requests and how many different credentials it saw.
+Every POST is answered at once, by events where it asks for them, with a number where it asks for a count of
+tokens. `GET /` tells how many requests and how many different credentials it saw.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import sys
+from typing import Any
 
 _USAGE = {"input_tokens": 1, "output_tokens": 1}
 _MESSAGE = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude", "stop_sequence": None}
@@ -24,8 +25,8 @@ def answer(body: bytes, kind: str) -> bytes:
 
 
 def events() -> bytes:
-    start = {**_MESSAGE, "content": [], "stop_reason": None, "usage": _USAGE}
-    pieces = [
+    start: dict[str, Any] = {**_MESSAGE, "content": [], "stop_reason": None, "usage": _USAGE}
+    pieces: list[dict[str, Any]] = [
         {"type": "message_start", "message": start},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
         *(
