@@ -46,6 +46,11 @@ class Plan:
     upstream: Upstream
 
 
+def asks_a_model(method: str, path: str) -> bool:
+    """Whether a call of the API has to name a model, in a body of JSON. ``path``: below the API's address."""
+    return method == "POST" and path in _ASKING
+
+
 class AnthropicApi:
     """Plans requests.
 
@@ -93,7 +98,7 @@ class AnthropicApi:
         ``path``: below the API's address. One that names no model goes where all models are, if that is one
         place. Raises InvalidInput, NoSuchModel, Forbidden.
         """
-        asks = incoming.method == "POST" and path in _ASKING
+        asks = asks_a_model(incoming.method, path)
         models = body.models if isinstance(body, Body) else frozenset()
         if asks and not models:
             raise InvalidInput("The body names no model. Send it as JSON, with model.")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..errors import InvalidInput, LitellmOAuthError
 from .acting import acting_for
 from .answers import ErrorAnswer, answer_for, chat_answer_for
-from .anthropic_api import BATCHES, AnthropicApi, Incoming, Plan
+from .anthropic_api import BATCHES, AnthropicApi, Incoming, Plan, asks_a_model
 from .batch_stream import BatchStream
 from .credentials import GatewayKey, KeyRing, candidates, is_of_the_provider, with_key_alone
 from .disconnect import ClientLeft, Departure
@@ -160,7 +160,7 @@ class GatewayMiddleware:
             await self._answer(request)
         except LitellmOAuthError as error:
             # Whoever is refused before the body has come sends no more of it.
-            await _respond(request, answer_for(error), close=request.has_body)
+            await _respond(request, _answer_to(error, request.path), close=request.has_body)
         except (ClientGone, ClientLeft):
             _log.debug("the client left before it was answered")
         finally:
@@ -268,7 +268,7 @@ class GatewayMiddleware:
             await self._send(request, await self._api.batch(incoming, self._batch(request), path), caller)
             return
         body: Body | Upload
-        if request.has_body and _is_no_json(request):
+        if request.has_body and _is_no_json(request) and not asks_a_model(request.method, path):
             body = Upload(request.receive, request.declared, self._limits.upload)
         else:
             content = await self._read(request) if request.has_body else b""
@@ -378,17 +378,9 @@ class GatewayMiddleware:
 
     async def _describe(self, request: _Request, model: str) -> None:
         """One model of the list."""
-        try:
-            name = self._models.listed(model)
-        except NoSuchModel as error:
-            answer = answer_for(error)
-            await _respond(request, ErrorAnswer(404, answer.message, answer.code))
-            return
-        await _respond_with(
-            request,
-            200,
-            json.dumps(described(name, anthropic="anthropic-version" in request.headers)).encode(),
-        )
+        name = self._models.listed(model)
+        description = described(name, anthropic="anthropic-version" in request.headers)
+        await _respond_with(request, 200, json.dumps(description).encode())
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A connection that stays open is an administrator's."""
@@ -416,6 +408,15 @@ def _request(scope: Scope, receive: Receive, send: Send, exchange: Exchange, mem
         raw = raw.rstrip(b"/") + (b"/" if meant.endswith("/") else b"")
     scope = {**scope, "path": meant, "raw_path": raw, "root_path": ""} if meant != path or root else scope
     return _Request(scope, receive, send, exchange, Headers(raw=scope["headers"]), memory)
+
+
+def _answer_to(error: LitellmOAuthError, path: str) -> ErrorAnswer:
+    """The answer to an error of a request for this path."""
+    answer = answer_for(error)
+    if isinstance(error, NoSuchModel) and (path.startswith(PASS_THROUGH) or model_in(path) is not None):
+        # As the API has it. LiteLLM's own routes say 400.
+        return replace(answer, status=404)
+    return answer
 
 
 def _check_method(method: str, verdict: Verdict) -> None:
