@@ -59,6 +59,14 @@ class RunningGateway:
         """What all its processes hold, in bytes; memory that they share counts once."""
         return sum(_proportional(pid) for pid in [self._server, *self.workers()])
 
+    def worked(self) -> float:
+        """How long its workers have worked, in seconds of a processor."""
+        found = 0
+        for pid in self.workers():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            found += int(fields[11]) + int(fields[12])
+        return found / os.sysconf("SC_CLK_TCK")
+
     def workers(self) -> list[int]:
         """The processes that serve, by their ids on this machine."""
         listed = Path(f"/proc/{self._server}/task/{self._server}/children").read_text()
