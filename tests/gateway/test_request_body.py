@@ -448,6 +448,11 @@ def test_a_body_is_not_shown() -> None:
         (b'{"x": "ours", "model": "ours"}', b'{"x": "ours", "model": "api"}'),
         (b'{"model": "other"}', b'{"model": "other"}'),
         (b'{"model": "o(u.r"}', b'{"model": "b"}'),
+        (b'{"m": "\\u00e9", "model": "ours"}', b'{"m": "\\u00e9", "model": "api"}'),
+        (
+            b'{"model":"other","x":1e1,"tools":[{"model" :"ours"}],"fallbacks":[{"model":"ours"}]}',
+            b'{"model":"other","x":1e1,"tools":[{"model" :"api"}],"fallbacks":[{"model":"api"}]}',
+        ),
         # Where there may be two places, or one that is written in another way, all of it is written anew.
         (b'{"x": {"model":"ours"}, "model":"ours"}', b'{"x": {"model": "ours"}, "model": "api"}'),
         (b'{"x": {"model":"ours"}, "m\\u006fdel":"ours"}', b'{"x": {"model": "ours"}, "model": "api"}'),

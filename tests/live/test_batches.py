@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -257,8 +258,11 @@ def test_a_batch_over_its_limit_is_a_413(small: RunningGateway, api: ScriptedApi
     assert answer.status == 413, answer.read()
     connection.close()
     assert sent < 115 * MEGABYTE
-    assert not [one for one in api.received if one.whole]
-    assert bool(api.received) is not told or told
+    if told:
+        assert api.received == []
+    else:
+        _until_received(api)
+        assert not api.last.whole
 
 
 def test_one_request_of_a_batch_has_the_limit_of_a_body(small: RunningGateway, api: ScriptedApi) -> None:
@@ -342,10 +346,10 @@ def test_a_large_batch_of_small_requests_passes_in_little_memory_while_others_ar
     small: RunningGateway, scripted: ScriptedApi
 ) -> None:
     scripted.forget()
-    seen: list[tuple[int, str, bytes]] = []
+    seen: list[tuple[int, str]] = []
 
     def keep(received: Received) -> Iterable[bytes]:
-        seen.append((len(received.body), hashlib.sha256(received.body).hexdigest(), received.body[-60:]))
+        seen.append((len(received.body), hashlib.sha256(received.body).hexdigest()))
         received.body = b""
         return [reply({"id": "msgbatch_1"})]
 
@@ -377,19 +381,20 @@ def test_a_large_batch_of_small_requests_passes_in_little_memory_while_others_ar
         before = small.memory()
         watching = threading.Thread(target=watch)
         watching.start()
-        started = time.monotonic()
+        spent = small.worked()
         try:
             answer = send(alice, iter(pieces))
-            took = time.monotonic() - started
+            spent = small.worked() - spent
         finally:
             ended.set()
             watching.join()
     scripted.forget()
     assert answer.status_code == 200, answer.text
-    assert seen[-1][:2] == (size, meant.hexdigest())
-    assert max(memory) - before < 24 * MEGABYTE
-    assert sorted(waits)[len(waits) // 2] < 0.1
-    assert took < 30
+    assert seen[-1] == (size, meant.hexdigest())
+    assert max(memory) - before < 16 * MEGABYTE
+    # Others share the two cores; these seconds are the worker's own.
+    assert spent < 10
+    assert statistics.median(waits) < 0.1
 
 
 def test_an_operator_s_key_never_goes_out_with_a_batch(gateway: RunningGateway, api: ScriptedApi) -> None:
