@@ -40,6 +40,7 @@ from .request_body import (
     json_body,
     read,
     refuse_doubled_keys,
+    weight,
 )
 from .route_policy import (
     ASKING,
@@ -331,7 +332,7 @@ class GatewayMiddleware:
         if body is None:
             await self._app(scope, request.receive, answer.send)
             return
-        size = len(body.content)
+        size = weight(body.content)
         document = dict(body.document or {})
         content = [body.content]
         if body.document is not None:
