@@ -123,7 +123,7 @@ def code_of_this_checkout() -> tuple[str, str]:
 
 
 def in_the_image(*arguments: str) -> list[str]:
-    """The lines that the image's Python prints, with the code of this checkout and of these tests' support."""
+    """The lines that the image's Python prints; it has the code of this checkout, and tests' in /support."""
     shown = docker(
         *("run", "--rm", "--network", "none", "--env", "LITELLM_LOCAL_MODEL_COST_MAP=True"),
         *code_of_this_checkout(),

@@ -42,6 +42,7 @@ from .request_body import (
     json_body,
     read,
     refuse_doubled_keys,
+    weight,
 )
 from .route_policy import (
     ASKING,
@@ -347,7 +348,7 @@ class GatewayMiddleware:
         if body is None:
             await self._app(scope, request.receive, answer.send)
             return
-        size = len(body.content)
+        size = weight(body.content)
         document = dict(body.document or {})
         content = [body.content]
         if body.document is not None:

@@ -9,6 +9,7 @@ import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from starlette.types import Message, Receive
@@ -20,6 +21,12 @@ MEGABYTE = 1 << 20
 # Smaller bodies are not counted: a thousand of them are no more than what one large one takes.
 UNCOUNTED = 256 * 1024
 MAX_DEPTH = 200
+# Three bytes of JSON may take a hundred of memory: a body of the largest size that is all small lists takes
+# more than a worker has. A long conversation has some ten thousand parts.
+_MAX_PARTS = 1_000_000
+_PART_WEIGHT = 32
+# A text; the beginning of a list or an object; what stands between two values.
+_PARTS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[,\[{]', re.DOTALL)
 DOUBLED = "An object in the body holds the same key twice. Send each key once."
 # Beside the top level, the places where a body of the Messages API names a model.
 _LISTS_OF_MODELS = ("fallbacks", "tools")
@@ -201,8 +208,9 @@ def parse_json(content: bytes) -> Any:
     """What a JSON text says (RFC 8259). Raises InvalidInput for what two readers could read differently.
 
     That is a doubled key at any depth, bytes that are not UTF-8, numbers that are no numbers, and half a
-    surrogate pair, besides what is no JSON at all.
+    surrogate pair, besides what is no JSON at all. What has too many parts is not read.
     """
+    _refuse_many_parts(content)
     try:
         text = content.decode("utf-8")
         value = json.loads(
@@ -220,13 +228,38 @@ def parse_json(content: bytes) -> Any:
 
 
 def refuse_doubled_keys(content: bytes) -> None:
-    """Raises InvalidInput for JSON with a doubled key; what is no JSON is somebody else's to judge."""
+    """Raises InvalidInput for JSON with a doubled key, or too many parts.
+
+    What is no JSON is somebody else's to judge.
+    """
+    _refuse_many_parts(content)
     try:
         json.loads(content, object_pairs_hook=_object)
     except _DoubledKeyError:
         raise InvalidInput(DOUBLED) from None
     except (ValueError, RecursionError):
         return
+
+
+def _refuse_many_parts(content: bytes) -> None:
+    """Raises InvalidInput. It looks at the bytes alone: what has been read takes the memory already."""
+    if _parts_at_most(content) <= _MAX_PARTS:
+        return
+    # Many of these may stand inside a text, which is one part.
+    if next(islice(_PARTS.finditer(content), _MAX_PARTS, None), None) is not None:
+        raise InvalidInput(
+            "The body has more than a million parts (texts, lists, objects, and commas between them). "
+            "Send it in several requests."
+        )
+
+
+def weight(content: bytes) -> int:
+    """What a body counts for where copies are made of what it says: its size, and something for each part."""
+    return len(content) + _PART_WEIGHT * _parts_at_most(content)
+
+
+def _parts_at_most(content: bytes) -> int:
+    return sum(map(content.count, (b",", b"[", b"{", b'"')))
 
 
 class _DoubledKeyError(Exception):
