@@ -103,7 +103,7 @@ class AnthropicApi:
         if asks and not models:
             raise InvalidInput("The body names no model. Send it as JSON, with model.")
         if asks and path in _OF_A_MODEL and isinstance(body, Body) and body.model is not None:
-            return await self._of_a_model(incoming, path, body, self._listed(body.model))
+            return await self._of_a_model(incoming, path, body, self.listed(body.model))
         places = self._places(models)
         places = places or {base_of(one["litellm_params"]) for one in self._models.all_marked()}
         deployment = self._one_at(places)
@@ -129,8 +129,8 @@ class AnthropicApi:
             document = body.document or {}
             for holder in (document, *requests_of(document)):
                 for name in models_of_fallbacks(holder):
-                    self._listed(name)
-            return self._names({model: self._listed(model) for model in models})
+                    self.listed(name)
+            return self._names({model: self.listed(model) for model in models})
 
         await batch.begin(named)
         deployment = self._one_at(places)
@@ -145,7 +145,7 @@ class AnthropicApi:
 
     async def _of_a_model(self, incoming: Incoming, path: str, body: Body, model: str) -> Plan | None:
         for name in (*(body.models - {body.model}), *models_of_fallbacks(body.document or {})):
-            self._listed(name)
+            self.listed(name)
         outgoing = self._outgoing(incoming, path, self._content(body, model))
         deployment = self._marked(model)
         if deployment is not None:
@@ -158,8 +158,11 @@ class AnthropicApi:
             return None
         return Plan(outgoing, Upstream(base_of(own["litellm_params"]), await operator_credentials(own)))
 
-    def _listed(self, name: str) -> str:
-        """The name in the list; names that the API knows a listed model by are good as well."""
+    def listed(self, name: str) -> str:
+        """The name in the list; names that the API knows a listed model by are good as well.
+
+        Raises NoSuchModel.
+        """
         try:
             return self._models.listed(name)
         except NoSuchModel:
@@ -172,7 +175,7 @@ class AnthropicApi:
 
     def _places(self, models: Iterable[str]) -> set[str]:
         """Where the models are that take the caller's own token. Raises NoSuchModel, Forbidden for others."""
-        deployments = [self._marked(self._listed(model)) for model in models]
+        deployments = [self._marked(self.listed(model)) for model in models]
         found = {base_of(one["litellm_params"]) for one in deployments if one is not None}
         if None in deployments:
             raise Forbidden(
@@ -193,7 +196,7 @@ class AnthropicApi:
 
     def _content(self, body: Body, model: str | None = None) -> bytes:
         """The body with the API's names. ``model``: the listed name of the model at the top level."""
-        names = {name: self._listed(name) for name in body.models}
+        names = {name: self.listed(name) for name in body.models}
         if model is not None and body.model is not None:
             names[body.model] = model
         return body.named(self._names(names))

@@ -59,6 +59,15 @@ class BodyTooLarge(LitellmOAuthError):
         super().__init__(f"{what} is larger than {megabytes} MB, the most that this route takes.")
 
 
+class BodyTooSlow(LitellmOAuthError):
+    """A large body comes so slowly that its memory is wanted for others."""
+
+    code = "request_timeout"
+
+    def __init__(self) -> None:
+        super().__init__("The body comes too slowly. Send it again.")
+
+
 class TooManyBodies(LitellmOAuthError):
     """The large bodies that are held already fill the memory set aside for them."""
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import InvalidInput, LitellmOAuthError
@@ -67,6 +67,8 @@ _NO_JSON = ("multipart/", "application/octet-stream", "application/x-protobuf", 
 _READ_AT_ONCE = 3
 # How much is taken of a request that needs no key, in bytes.
 _WITHOUT_KEY = MEGABYTE
+# What a browser's question before a request of another origin's has (Fetch Standard, 3.3.2).
+_PREFLIGHT = frozenset(("origin", "access-control-request-method"))
 _CLOSED = 1008
 
 
@@ -162,7 +164,10 @@ class GatewayMiddleware:
         except LitellmOAuthError as error:
             # Whoever is refused before the body has come sends no more of it.
             await _respond(request, _answer_to(error, request.path), close=request.has_body)
-        except (ClientGone, ClientLeft):
+        except ClientGone:
+            # A server says the same of a body that is broken on its way, whose sender waits for an answer.
+            await _respond(request, answer_for(InvalidInput("The body broke off.")), close=True)
+        except ClientLeft:
             _log.debug("the client left before it was answered")
         finally:
             request.memory.release()
@@ -170,6 +175,10 @@ class GatewayMiddleware:
 
     async def _answer(self, request: _Request) -> None:
         verdict = self._policy().of(request.path)
+        if request.method == "OPTIONS" and set(request.headers.keys()) >= _PREFLIGHT:
+            # A browser asks without a key whether it may send one; no route of LiteLLM's sees that.
+            await self._hand_on(request)
+            return
         if request.method == "OPTIONS" and await self._options(request, verdict):
             return
         caller = await self._caller(request, verdict)
@@ -181,7 +190,8 @@ class GatewayMiddleware:
             await self._hand_on(request)
             return
         named_in_header(request.headers.getlist(USER_HEADER))
-        if request.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
+        codings = request.headers.getlist("content-encoding")
+        if any(coding.strip().lower() not in ("", "identity") for coding in codings):
             raise PackedBody
         if verdict.access is Access.OWN:
             await self._hand_on(request)
@@ -227,8 +237,8 @@ class GatewayMiddleware:
         return caller_of(holder, shared_default=self._runtime.settings.shared_default)
 
     async def _options(self, request: _Request, verdict: Verdict) -> bool:
-        """Answer what is asked about a route, unless a browser asks, whom LiteLLM answers."""
-        if "access-control-request-method" in request.headers or not verdict.methods:
+        """Answer what is asked about a route, if that is known here."""
+        if not verdict.methods:
             return False
         allowed = ", ".join(sorted({*verdict.methods, "OPTIONS"}))
         await _respond_with(request, 204, b"", {"Allow": allowed})
@@ -242,10 +252,15 @@ class GatewayMiddleware:
             raise InvalidInput(
                 "The body names no model. Send model: the name of one that GET /v1/models lists."
             )
+        if "model" in QueryParams(request.scope["query_string"]):
+            # LiteLLM would take it in place of the body's.
+            raise InvalidInput("The query names a model. Name it in the body alone.")
         model = self._models.listed(asked)
         document = dict(body.document or {})
         for name in models_of_fallbacks(document):
             self._models.listed(name)
+        for name in body.models - {asked}:
+            self._api.listed(name)
         request.exchange.lends_keys = True
         plan = None
         if request.path == MESSAGES:

@@ -15,7 +15,7 @@ from typing import Any
 from starlette.types import Message, Receive
 
 from ..errors import InvalidInput
-from .errors import BodyTooLarge, TooManyBodies
+from .errors import BodyTooLarge, BodyTooSlow, TooManyBodies
 
 MEGABYTE = 1 << 20
 # Smaller bodies are not counted: a thousand of them are no more than what one large one takes.
@@ -27,6 +27,8 @@ _MAX_PARTS = 1_000_000
 _PART_WEIGHT = 32
 # A text; the beginning of a list or an object; what stands between two values.
 _PARTS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[,\[{]', re.DOTALL)
+# How fast a body comes at least that has its share of the memory, in bytes a second, after a while of grace.
+_PACE, _GRACE = 64 * 1024, 20.0
 DOUBLED = "An object in the body holds the same key twice. Send each key once."
 # Beside the top level, the places where a body of the Messages API names a model.
 _LISTS_OF_MODELS = ("fallbacks", "tools")
@@ -116,6 +118,11 @@ class HeldMemory:
         self._memory = memory
         self._amount = 0
 
+    @property
+    def is_held(self) -> bool:
+        """Whether others may have to wait for this request."""
+        return self._amount > 0
+
     async def hold(self, size: int) -> None:
         """Take that much, once. Raises TooManyBodies."""
         if not self._amount:
@@ -131,26 +138,40 @@ class HeldMemory:
 async def read(receive: Receive, declared: int | None, limit: int, memory: HeldMemory) -> bytes:
     """The whole body. ``declared``: its Content-Length. ``limit``: how large it may be, in bytes.
 
-    Raises BodyTooLarge before more than that has been kept, TooManyBodies, ClientGone.
+    Raises BodyTooLarge before more than that has been kept, TooManyBodies, BodyTooSlow, ClientGone.
     """
     if declared is not None:
         refuse_over(declared, limit)
         await memory.hold(declared)
     pieces: list[bytes] = []
     size = 0
+    clock = asyncio.get_running_loop().time
+    begun = clock()
     while True:
-        message = await receive()
+        message = await _in_time(receive, begun + _GRACE + size / _PACE if memory.is_held else None)
         if message["type"] == "http.disconnect":
             raise ClientGone
         piece = message.get("body", b"")
         size += len(piece)
         refuse_over(size, limit)
-        if size > UNCOUNTED and declared is None:
+        if size > UNCOUNTED and not memory.is_held:
             await memory.hold(limit)
+            begun = clock()
         if piece:
             pieces.append(piece)
         if not message.get("more_body", False):
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def _in_time(receive: Receive, deadline: float | None) -> Message:
+    """The next part. Others wait for the memory that the whole has."""
+    if deadline is None:
+        return await receive()
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await receive()
+    except TimeoutError:
+        raise BodyTooSlow from None
 
 
 class Upload:
