@@ -29,7 +29,7 @@ KEYED = json.dumps({**MESSAGE, "model": "keyed"}).encode()
 def test_every_route_of_the_pinned_litellm_has_our_verdict() -> None:
     """One that a new version adds is closed to users, and shows here."""
     known = (HERE / "litellm_routes.txt").read_text().splitlines()
-    assert in_the_image("/support/litellm_routes.py") == known
+    assert in_the_image("-P", "/support/litellm_routes.py") == known
 
 
 def test_every_field_of_the_pinned_litellm_s_own_is_known() -> None:
