@@ -335,6 +335,21 @@ async def test_a_batch_that_is_bad_at_its_end_never_arrives_whole(
     assert (len(came) > 100_000) == (start is FAR)
 
 
+async def test_a_comma_behind_the_last_request_is_seen_wherever_the_text_is_cut() -> None:
+    large = json.dumps(asking("same", system="x" * 20_000)).encode()
+    for end in (b",]}", b", ]}", b",,{}]}"):
+        arrived: list[bytes] = []
+        with pytest.raises(InvalidInput):
+            await passed(stream(b'{"requests":[' + large + end), arrived)
+        assert not is_whole(b"".join(arrived))
+
+
+async def test_what_is_too_deep_is_refused_where_it_becomes_so() -> None:
+    content = batch_of(asking()).removesuffix(b"]}") + b',{"a":' + b"[" * 300
+    with pytest.raises(InvalidInput, match="nested more than 200 levels"):
+        await passed(stream(content, ends=False))
+
+
 @pytest.mark.parametrize(
     "sent",
     [
@@ -497,14 +512,14 @@ async def test_small_requests_need_none() -> None:
 )
 async def test_a_batch_of_many_requests_lets_others_have_their_turn(content: bytes) -> None:
     """In the time of this thread: what another process takes away is nobody's fault here."""
-    worst = [0.0]
+    turns: list[float] = []
 
     async def watch() -> None:
         last = time.thread_time()
         while True:
             await asyncio.sleep(0)
             now = time.thread_time()
-            worst[0] = max(worst[0], now - last)
+            turns.append(now - last)
             last = now
 
     gc.collect()
@@ -515,7 +530,8 @@ async def test_a_batch_of_many_requests_lets_others_have_their_turn(content: byt
         watching.cancel()
     finally:
         gc.enable()
-    assert worst[0] < 0.04
+    assert len(turns) > 15
+    assert max(turns) < 0.04
 
 
 # Clients
