@@ -226,18 +226,21 @@ class GatewayMiddleware:
         await _respond_with(request, 204, b"", {"Allow": allowed})
         return True
 
-    async def _ask(self, request: _Request, caller: Caller) -> None:
-        """A request for a model."""
+    async def _ask(
+        self, request: _Request, caller: Caller, listed: Callable[[str], str] | None = None
+    ) -> None:
+        """A request for a model. ``listed``: finds its name in the list."""
+        listed = listed or self._models.listed
         body = json_body(await self._read(request))
         asked = body.model
         if asked is None:
             raise InvalidInput(
                 "The body names no model. Send model: the name of one that GET /v1/models lists."
             )
-        model = self._models.listed(asked)
+        model = listed(asked)
         document = dict(body.document or {})
         for name in models_of_fallbacks(document):
-            self._models.listed(name)
+            listed(name)
         request.exchange.lends_keys = True
         plan = None
         if request.path == MESSAGES:
@@ -257,6 +260,10 @@ class GatewayMiddleware:
         """A request of another kind for the API."""
         incoming = request.incoming()
         path = self._api.path_of(incoming)
+        if self._api.is_guarded(request.method, path):
+            request.scope = {**request.scope, "path": MESSAGES, "raw_path": MESSAGES.encode()}
+            await self._ask(request, caller, self._api.listed)
+            return
         body: Body | Upload
         if request.has_body and _is_no_json(request):
             body = Upload(request.receive, request.declared, self._limits.upload)
