@@ -58,6 +58,9 @@ bench: $(VENV)/dev images ## the figures of benchmarks/README.md that need no de
 	@benchmarks/bulk
 	@benchmarks/bulk 10000 50
 	@benchmarks/gateway
+	@BENCH_WORKERS=1 benchmarks/against
+	@BENCH_BODIES=200 BENCH_ROUND=5 BENCH_TURNS=5 benchmarks/memory
+	@benchmarks/departure
 
 .PHONY: migrations
 migrations: $(VENV)/dev ## write migrations/add_claude_oauth_tokens.sql anew from files/migrations

@@ -17,13 +17,15 @@ from pathlib import Path
 from socket import create_server
 from typing import Any
 
+import psycopg
 import yaml
+from psycopg import sql
+
 from load import Target
 from postgres import image, postgres
-
+from prepared import ROOT
 from support.sandbox import SandboxProvider, running_sandbox
 
-ROOT = Path(__file__).resolve().parents[1]
 USERS = 50
 MASTER_KEY = "sk-obviously-fake-master-key"
 PLAIN = "litellm-oauth/plain:1.106.2"
@@ -31,12 +33,13 @@ PLAIN = "litellm-oauth/plain:1.106.2"
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What all gateways share, and where they put their files."""
+    """What all gateways share, and where they put their files. ``gateway``: the image of ours."""
 
     folder: Path
     api: int
     sandbox: SandboxProvider
     database: str
+    gateway: str
 
     @property
     def api_base(self) -> str:
@@ -68,12 +71,21 @@ class Bench:
         for key, value in environment.items():
             options += ["--env", f"{key}={value}"]
         arguments = (f"--config=/bench/{path.name}", "--host=127.0.0.1", f"--port={port}", *arguments)
+        # The image's own probe starts a Python every ten seconds, on the processors that are measured.
+        options.append("--no-healthcheck")
         docker("run", "--detach", "--rm", "--name", container, *options, image, *arguments)
         try:
             until_live(container, port)
             yield Target(name, port, (MASTER_KEY,))
         finally:
             docker("rm", "--force", "--volumes", container)
+
+    def of(self, gateway: str, name: str) -> Bench:
+        """The same with another image of ours, and with a database of this name: both may run at once."""
+        with psycopg.connect(self.database, autocommit=True) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        database = f"{self.database.rpartition('/')[0]}/{name}"
+        return replace(self, gateway=gateway, database=database)
 
     @contextmanager
     def with_tokens(self, workers: int, name: str = "tokens", **section: object) -> Iterator[Target]:
@@ -129,7 +141,7 @@ class Bench:
         with self.running(
             name,
             config,
-            image("gateway"),
+            self.gateway,
             "--run_granian",
             NUM_WORKERS=str(workers),
             LITELLM_OAUTH_CONFIG=f"/bench/{name}.yaml",
@@ -194,13 +206,26 @@ def bench() -> Iterator[Bench]:
     ):
         files = Path(name) / "files"
         files.mkdir(mode=0o755)
-        yield Bench(files, port, sandbox, database)
+        yield Bench(files, port, sandbox, database, image("gateway"))
 
 
 def resident(target: Target) -> float:
     """MB of resident memory of the gateway's largest process."""
     _, *processes = docker("top", container_of(target.name), "-o", "pid,rss").splitlines()
     return max(int(line.split()[1]) for line in processes) / 1024
+
+
+def processor(target: Target) -> float:
+    """Seconds of a processor that the gateway's processes have taken, without those that have ended."""
+    server = docker("inspect", "--format", "{{.State.Pid}}", container_of(target.name)).strip()
+    workers = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+    return sum(map(_processor, [server, *workers]))
+
+
+def _processor(pid: str) -> float:
+    # The name of the process, in brackets, may hold spaces; two of the fields after it are counted in ticks.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def container_of(name: str) -> str:

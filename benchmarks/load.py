@@ -6,9 +6,11 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import cycle
+
+from figures import percentile
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +22,15 @@ class Target:
     keys: tuple[str, ...]
     path: str = "/v1/messages"
     stream: bool = False
+    model: str = "claude"
+
+    def at(self, path: str) -> Target:
+        """The same, asked there."""
+        return replace(self, path=path)
 
     def requests(self) -> Iterator[bytes]:
         """The requests to send, for ever, one key after the other."""
-        content = {"model": "claude", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 9}
+        content = {"model": self.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 9}
         body = json.dumps({**content, "stream": True} if self.stream else content).encode()
         lines = [
             f"POST {self.path} HTTP/1.1",
@@ -41,11 +48,17 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """``latencies`` and ``first_bytes`` are in seconds, in no order; ``seconds`` is how long it took."""
+    """``latencies`` and ``first_bytes`` are in seconds, in no order; ``seconds`` is how long it took.
+
+    ``failures`` tells of each request that was not answered as it should be, which has no latency;
+    ``processor`` is how many seconds of a processor the gateway took, if that was measured.
+    """
 
     seconds: float
     latencies: list[float]
     first_bytes: list[float]
+    failures: list[str]
+    processor: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -54,38 +67,85 @@ class Measured:
 
     @property
     def p99(self) -> float:
-        ordered = sorted(self.latencies)
-        return ordered[math.ceil(0.99 * len(ordered)) - 1]
+        return percentile(self.latencies, 99)
 
 
 async def load(
-    target: Target, clients: int, *, seconds: float = math.inf, count: float = math.inf
+    target: Target,
+    clients: int,
+    *,
+    seconds: float = math.inf,
+    count: float = math.inf,
+    failures: bool = False,
 ) -> Measured:
-    """Ask until the time is over or so many are answered. Raises RuntimeError where one is not 200."""
+    """Ask until the time is over or so many are answered.
+
+    ``failures``: whether requests may fail, and are counted. Raises RuntimeError for the first one otherwise.
+    """
     requests = target.requests()
-    latencies: list[float] = []
-    first_bytes: list[float] = []
+    measured = Measured(0.0, [], [], [])
     begun = 0
     start = time.perf_counter()
 
-    async def ask() -> None:
+    def more() -> bool:
+        return begun < count and time.perf_counter() - start < seconds
+
+    async def connect() -> None:
         nonlocal begun
         reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
-        while begun < count and time.perf_counter() - start < seconds:
+        while more():
             begun += 1
             sent = time.perf_counter()
             writer.write(next(requests))
             head = (await reader.readuntil(b"\r\n\r\n")).lower()
             if not head.startswith(b"http/1.1 200"):
                 raise RuntimeError(f"{target.name} answered {head.splitlines()[0].decode()}")
-            first_bytes.append(await _read_body(reader, head) - sent)
-            latencies.append(time.perf_counter() - sent)
+            measured.first_bytes.append(await _read_body(reader, head) - sent)
+            measured.latencies.append(time.perf_counter() - sent)
         writer.close()
+
+    async def ask() -> None:
+        while more():
+            try:
+                await connect()
+            except (OSError, EOFError, RuntimeError) as error:
+                if not failures:
+                    raise
+                measured.failures.append(str(error))
 
     async with asyncio.TaskGroup() as group:
         for _ in range(clients):
             group.create_task(ask())
-    return Measured(time.perf_counter() - start, latencies, first_bytes)
+    return replace(measured, seconds=time.perf_counter() - start)
+
+
+async def pairs(
+    one: Target,
+    other: Target,
+    clients: int,
+    *,
+    count: int,
+    seconds: float,
+    processor: Callable[[Target], float] = lambda _: 0.0,
+) -> list[tuple[Measured, Measured]]:
+    """Both targets in turns of so many seconds, each turn with the other one first.
+
+    ``processor`` tells how many seconds of a processor a target has taken so far.
+    """
+
+    async def turn(target: Target) -> Measured:
+        before = processor(target)
+        measured = await load(target, clients, seconds=seconds)
+        return replace(measured, processor=processor(target) - before)
+
+    for target in (one, other):
+        await load(target, clients, seconds=seconds / 2)
+    measured = []
+    for number in range(count):
+        order = (one, other) if number % 2 == 0 else (other, one)
+        found = {target.name: await turn(target) for target in order}
+        measured.append((found[one.name], found[other.name]))
+    return measured
 
 
 async def _read_body(reader: asyncio.StreamReader, head: bytes) -> float:

@@ -1,7 +1,7 @@
 """An Anthropic-shaped API that does next to nothing, in a process of its own: python upstream.py PORT.
 
-Every POST is answered at once, by events where it asks for them. `GET /` tells how many requests and how many
-different credentials it saw.
+Every POST is answered at once, by events where it asks for them, with a number where it asks for a count of
+tokens. `GET /` tells how many requests and how many different credentials it saw.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import sys
+from typing import Any
 
 _USAGE = {"input_tokens": 1, "output_tokens": 1}
 _MESSAGE = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude", "stop_sequence": None}
@@ -24,8 +25,8 @@ def answer(body: bytes, kind: str) -> bytes:
 
 
 def events() -> bytes:
-    start = {**_MESSAGE, "content": [], "stop_reason": None, "usage": _USAGE}
-    pieces = [
+    start: dict[str, Any] = {**_MESSAGE, "content": [], "stop_reason": None, "usage": _USAGE}
+    pieces: list[dict[str, Any]] = [
         {"type": "message_start", "message": start},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
         *(
@@ -51,6 +52,7 @@ WHOLE = answer(
     "application/json",
 )
 STREAM = answer(events(), "text/event-stream")
+COUNT = answer(b'{"input_tokens": 1}', "application/json")
 
 
 class Api(asyncio.Protocol):
@@ -59,20 +61,26 @@ class Api(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._received = b""
+        self._head = b""
+        self._received = bytearray()
+        self._wanted = 0
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        head, end, rest = self._received.partition(b"\r\n\r\n")
-        if not end:
+        if not self._head:
+            end = self._received.find(b"\r\n\r\n")
+            if end < 0:
+                return
+            self._head = bytes(self._received[:end])
+            length = _LENGTH.search(self._head)
+            self._wanted = end + 4 + (int(length[1]) if length else 0)
+        if len(self._received) < self._wanted:
             return
-        length = _LENGTH.search(head)
-        if length and len(rest) < int(length[1]):
-            return
-        self._received = b""
-        self._transport.write(self._answer(head, rest))  # type: ignore[attr-defined]  # a TCP transport
+        said = self._answer(self._head, self._received)
+        self._head, self._received = b"", bytearray()
+        self._transport.write(said)  # type: ignore[attr-defined]  # a TCP transport
 
-    def _answer(self, head: bytes, body: bytes) -> bytes:
+    def _answer(self, head: bytes, request: bytearray) -> bytes:
         if head.startswith(b"GET"):
             counts = {"requests": Api.requests, "credentials": len(Api.credentials)}
             return answer(json.dumps(counts).encode(), "application/json")
@@ -80,7 +88,9 @@ class Api(asyncio.Protocol):
         credential = _CREDENTIAL.search(head)
         if credential:
             Api.credentials.add(hashlib.sha256(credential[1]).digest()[:8])
-        return STREAM if re.search(rb'"stream": *true', body) else WHOLE
+        if b"/count_tokens" in head.partition(b"\r\n")[0]:
+            return COUNT
+        return STREAM if re.search(rb'"stream": *true', request) else WHOLE
 
 
 async def main(port: int) -> None:

@@ -16,7 +16,7 @@ from litellm_oauth.gateway.direct import (
 )
 from litellm_oauth.litellm_options import OPTIONS
 
-PARAMS = {"model": "anthropic/m", "api_base": "https://api.example", "api_key": "oauth"}
+PARAMS: dict[str, Any] = {"model": "anthropic/m", "api_base": "https://api.example", "api_key": "oauth"}
 CONFIGURATION: dict[str, Any] = {
     "model_list": [
         {"model_name": "ours", "litellm_params": PARAMS, "model_info": {"cooldown_time": 0}},
@@ -26,7 +26,7 @@ CONFIGURATION: dict[str, Any] = {
                 "model_name": f"other-{number}",
                 "litellm_params": {**PARAMS, "api_key": "os.environ/KEY", **more},
             }
-            for number, more in enumerate(
+            for number, more in enumerate[dict[str, Any]](
                 (
                     {"model": "openai/m"},
                     {"model": "m"},

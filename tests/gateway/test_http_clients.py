@@ -21,7 +21,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> None:
     """The rules hold for the whole process; monkeypatch puts back what was there."""
     for client in (httpx.Client, httpx.AsyncClient):
         monkeypatch.setattr(client, "send", client.send)
-    watch_http_clients([KEY, OTHER_KEY])
+    watch_http_clients([KEY, OTHER_KEY], cloud_metadata=False)
 
 
 @pytest.fixture
@@ -240,5 +240,5 @@ async def test_a_stream_of_another_server_s_ends_as_it_likes(exchange: Exchange)
 
 async def test_without_operator_s_keys_none_is_looked_for(exchange: Exchange) -> None:
     """An empty value is no key."""
-    watch_http_clients([])
+    watch_http_clients([], cloud_metadata=False)
     assert (await ask("async", Api())).status_code == 200

@@ -15,6 +15,7 @@ import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from litellm_oauth.gateway.credentials import KeyRing
+from litellm_oauth.gateway.errors import UnknownKey
 from litellm_oauth.gateway.forward import Outgoing, Upstream
 from litellm_oauth.gateway.key_digest import digest
 from litellm_oauth.gateway.request_body import Body
@@ -70,6 +71,8 @@ class Seen:
         self.sent: list[Message] = []
         self.plan: Callable[[], Any] = lambda: None
         self.kept: list[bool] = []
+        # How much of the body was taken from the line.
+        self.read = 0
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         content, more = b"", True
@@ -149,6 +152,7 @@ async def request(
 
     async def receive() -> Message:
         if messages:
+            seen.read += len(messages[0]["body"])
             return messages.pop(0)
         return await asyncio.Future()
 
@@ -205,3 +209,81 @@ async def test_a_question_is_let_go_of_before_its_answer_comes(layer: ModuleType
     seen = await request(layer, "/anthropic/v1/x", b'{"requests": []}', "1.1", ALICE)
     assert seen.kept
     assert not any(seen.kept)
+
+
+VIRTUAL = "sk-fake-virtual"
+
+
+@pytest.fixture
+def asked(layer: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The keys that LiteLLM was asked about, whose database has carol's and an administrator's."""
+    asked: list[bytes] = []
+    holders = {
+        VIRTUAL: SimpleNamespace(user_id="carol", user_role="internal_user"),
+        "sk-fake-admin": SimpleNamespace(user_id="root", user_role="proxy_admin"),
+        "sk-fake-nobody-s": SimpleNamespace(user_id=None, user_role="internal_user"),
+    }
+
+    async def holder_of_key(scope: Scope) -> SimpleNamespace:
+        credentials = [value for name, value in scope["headers"] if name in (b"authorization", b"x-api-key")]
+        (credential,) = credentials
+        asked.append(credential)
+        holder = holders.get(credential.decode().removeprefix("Bearer "))
+        if holder is None:
+            raise UnknownKey
+        return holder
+
+    monkeypatch.setattr(layer, "has_database", lambda: True)
+    monkeypatch.setattr(layer, "holder_of_key", holder_of_key)
+    return asked
+
+
+async def test_a_virtual_key_is_looked_up_before_the_body_is_read(
+    layer: ModuleType, asked: list[bytes]
+) -> None:
+    for path in ("/v1/messages", "/v1/chat/completions", "/v1/rerank", "/key/generate", "/anthropic/v1/x"):
+        seen = await request(layer, path, b'{"a": 1}', "1.1", "sk-fake-unknown")
+        assert (seen.status, seen.read, seen.litellm) == (401, 0, [])
+        assert (b"connection", b"close") in seen.sent[0]["headers"]
+    assert set(asked) == {b"Bearer sk-fake-unknown"}
+
+
+@pytest.mark.parametrize(
+    ("key", "path", "status"),
+    [
+        (VIRTUAL, "/v1/rerank", 200),
+        (VIRTUAL, "/v1/embeddings", 403),
+        (VIRTUAL, "/key/generate", 403),
+        (VIRTUAL, "/login", 200),
+        ("sk-fake-admin", "/key/generate", 200),
+        ("sk-fake-admin", "/v1/embeddings", 200),
+        ("sk-fake-nobody-s", "/v1/rerank", 403),
+        ("sk-ant-oat01-of-the-client", "/v1/rerank", 401),
+    ],
+)
+async def test_a_virtual_key_opens_what_its_role_does(
+    layer: ModuleType, asked: list[bytes], key: str, path: str, status: int
+) -> None:
+    seen = await request(layer, path, b'{"a": 1}', "1.1", key)
+    assert seen.status == status
+    assert bool(seen.litellm) == (status == 200)
+
+
+async def test_without_a_key_a_form_is_taken_and_no_more(layer: ModuleType, asked: list[bytes]) -> None:
+    for told in (True, False):
+        seen = await request(layer, "/login", b"a" * (1 << 20), "1.1", "", told=told)
+        assert seen.status == 200
+        seen = await request(layer, "/login", b"a" * ((1 << 20) + 1), "1.1", "", told=told)
+        assert (seen.status, seen.litellm) == (413, [])
+
+
+async def test_a_login_of_the_provider_s_is_not_litellm_s_to_judge(
+    layer: ModuleType, asked: list[bytes]
+) -> None:
+    await request(layer, "/v1/rerank", b"{}", "1.1", "sk-ant-oat01-of-the-client")
+    assert asked == []
+
+
+async def test_a_key_of_ours_is_not_looked_up_in_the_database(layer: ModuleType, asked: list[bytes]) -> None:
+    seen = await request(layer, "/v1/rerank", b"{}", "1.1", ALICE)
+    assert (seen.status, asked) == (200, [])

@@ -22,11 +22,13 @@ from litellm_oauth.gateway.request_body import (
     BodyMemory,
     ClientGone,
     HeldMemory,
+    NotJson,
     Upload,
     json_body,
     parse_json,
     read,
     refuse_doubled_keys,
+    weight,
 )
 
 MB = 1 << 20
@@ -375,6 +377,26 @@ def test_nesting_has_a_limit(depth: int, fits: bool, leaf: bytes) -> None:
             parse_json(content)
 
 
+@pytest.mark.parametrize("reader", [parse_json, refuse_doubled_keys])
+@pytest.mark.parametrize("part", [b"[]", b'{"a":1}', b'{"role":"user","content":"x"}', b'""', b"1"])
+def test_a_body_of_a_million_parts_is_not_read(reader: Callable[[bytes], object], part: bytes) -> None:
+    with pytest.raises(InvalidInput, match="more than a million parts"):
+        reader(b"[" + b",".join([part] * 1_000_001) + b"]")
+
+
+def test_a_body_of_many_parts_weighs_more_than_one_text_of_its_size() -> None:
+    lists, text = b"[" + b",".join([b"[]"] * 300_000) + b"]", json.dumps("A" * 900_000).encode()
+    assert weight(lists) > 16 * len(lists) / 3
+    assert weight(text) < len(text) + 100
+
+
+@pytest.mark.parametrize("text", [b",", b"[{", rb"\"", rb"\\", b"\n"])
+def test_what_stands_in_a_text_is_one_part(text: bytes) -> None:
+    content = b'["' + text * 1_000_001 + b'",1]'
+    with suppress(NotJson):
+        parse_json(content)
+
+
 def test_what_stands_beside_the_deepest_value_makes_it_no_deeper() -> None:
     parse_json(b'{"a": ' + b"[" * 199 + b"1" + b"]" * 199 + b', "b": [[]]}')
 
@@ -448,6 +470,11 @@ def test_a_body_is_not_shown() -> None:
         (b'{"x": "ours", "model": "ours"}', b'{"x": "ours", "model": "api"}'),
         (b'{"model": "other"}', b'{"model": "other"}'),
         (b'{"model": "o(u.r"}', b'{"model": "b"}'),
+        (b'{"m": "\\u00e9", "model": "ours"}', b'{"m": "\\u00e9", "model": "api"}'),
+        (
+            b'{"model":"other","x":1e1,"tools":[{"model" :"ours"}],"fallbacks":[{"model":"ours"}]}',
+            b'{"model":"other","x":1e1,"tools":[{"model" :"api"}],"fallbacks":[{"model":"api"}]}',
+        ),
         # Where there may be two places, or one that is written in another way, all of it is written anew.
         (b'{"x": {"model":"ours"}, "model":"ours"}', b'{"x": {"model": "ours"}, "model": "api"}'),
         (b'{"x": {"model":"ours"}, "m\\u006fdel":"ours"}', b'{"x": {"model": "ours"}, "model": "api"}'),

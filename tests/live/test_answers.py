@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from support.asking import COUNTS, FORMS, MESSAGE, PLAIN, STREAMED, Form
+from support.leaving import leave
 from support.running_gateway import USER_KEYS, RunningGateway
 from support.scripted_api import STREAM_HEAD, Received, ScriptedApi, events, reply
 
@@ -109,30 +110,11 @@ def test_a_whole_stream_ends_without_an_error(alice: httpx.Client, api: Scripted
     assert "event: error" not in answer.text
 
 
-def _leave(
-    gateway: RunningGateway, api: ScriptedApi, path: str, body: dict[str, Any], api_path: str
-) -> float:
-    """Ask, wait until the API has been asked, go away. Returns how long the API was kept busy after that."""
-    api.always(api_path, lambda received: received.wait_closed(10) or [])  # type: ignore[func-returns-value]
-    address = httpx.URL(gateway.url)
-    connection = http.client.HTTPConnection(address.host, address.port or 80, timeout=20)
-    headers = {"Authorization": f"Bearer {USER_KEYS['alice']}", "Content-Type": "application/json"}
-    connection.request("POST", path, json.dumps(body), headers)
-    deadline = time.monotonic() + 10
-    while not api.received:
-        assert time.monotonic() < deadline, "the API was never asked"
-        time.sleep(0.01)
-    left = time.monotonic()
-    connection.close()
-    assert api.last.closed.wait(5), "the API works on for nobody"
-    return api.last.closed_at - left
-
-
 @FORM
 def test_who_leaves_before_the_first_byte_leaves_nothing_running(
     gateway: RunningGateway, api: ScriptedApi, form: Form
 ) -> None:
-    assert _leave(gateway, api, form.path, form.body, form.api_path) < 2
+    assert leave(gateway, api, form) < 2
     assert len(api.received) == 1
 
 

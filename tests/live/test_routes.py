@@ -16,37 +16,20 @@ from support.running_gateway import (
     SECRETS,
     USER_KEYS,
     RunningGateway,
-    docker,
-    image,
+    in_the_image,
 )
 from support.scripted_api import ScriptedApi, reply
 
 HERE = Path(__file__).parent
-SUPPORT = HERE.parent / "support"
 ALICE = USER_KEYS["alice"]
 BEHIND_TLS = {"Host": "gw.example.com", "X-Forwarded-Proto": "https"}
 KEYED = json.dumps({**MESSAGE, "model": "keyed"}).encode()
 
 
-def _in_the_image(*arguments: str) -> list[str]:
-    source = docker(
-        *("run", "--rm", "--network", "none", "--env", "LITELLM_LOCAL_MODEL_COST_MAP=True"),
-        *(
-            "--volume",
-            f"{HERE.parents[1]}/src/litellm_oauth:/code/litellm_oauth:ro",
-            "--env",
-            "PYTHONPATH=/code",
-        ),
-        *("--volume", f"{SUPPORT}:/support:ro", "--entrypoint", "python", image(), *arguments),
-    ).stdout
-    return [line for line in source.splitlines() if line]
-
-
 def test_every_route_of_the_pinned_litellm_has_our_verdict() -> None:
     """One that a new version adds is closed to users, and shows here."""
-    assert (
-        _in_the_image("/support/litellm_routes.py") == (HERE / "litellm_routes.txt").read_text().splitlines()
-    )
+    known = (HERE / "litellm_routes.txt").read_text().splitlines()
+    assert in_the_image("/support/litellm_routes.py") == known
 
 
 def test_every_field_of_the_pinned_litellm_s_own_is_known() -> None:
@@ -54,7 +37,7 @@ def test_every_field_of_the_pinned_litellm_s_own_is_known() -> None:
         "from litellm_oauth.gateway.litellm_fields import litellm_fields; "
         "print(*sorted(litellm_fields()), sep='\\n')"
     )
-    assert _in_the_image("-c", code) == (HERE / "litellm_fields.txt").read_text().splitlines()
+    assert in_the_image("-c", code) == (HERE / "litellm_fields.txt").read_text().splitlines()
 
 
 @pytest.mark.parametrize(

@@ -321,9 +321,9 @@ def test_a_model_that_nobody_configured_gets_no_token_through_the_pass_through(p
     [
         ("v1/messages", "text/plain", 404),
         ("v1/messages", "application/x-protobuf", 404),
-        ("v1/messages", "application/x-www-form-urlencoded; a=json", 400),
+        ("v1/messages", "application/x-www-form-urlencoded; a=json", 404),
         ("v1//messages", "multipart/form-data; boundary=x", 400),
-        ("v1/complete", "application/x-www-form-urlencoded", 400),
+        ("v1/complete", "application/x-www-form-urlencoded", 404),
         ("v1/messages/batches", "application/json", 404),
     ],
 )

@@ -72,7 +72,7 @@ section = {"sandbox": True, "enabled": False, "allowed_api_bases": [base]}
 oauth_hook.runtime.fill(Runtime(parse_settings(section, {}), Service(), {}))
 litellm.callbacks = [oauth_hook]
 send_as_bearer()
-retry_at_once(oauth_hook.waits_for_nothing)
+retry_at_once(oauth_hook.waits_for_nothing, oauth_hook.is_final)
 proxy_server.llm_router = router = Router(model_list=[{"model_name": "m", "litellm_params":
     {"model": "anthropic/m", "api_base": base, "api_key": "oauth", "max_retries": 0}}], num_retries=1)
 

@@ -49,6 +49,7 @@ def test_whatever_is_sent_the_answer_is_as_documented_and_holds_no_secret(
         examples=4,
         phases=("coverage", "fuzzing", "stateful"),
         shared=True,
+        reader=stack.key,
     )
     assert run.conforms, run.report
     # What every token of the sandbox begins with stands for those that came and went meanwhile.

@@ -149,3 +149,17 @@ def test_a_header_that_is_sent_twice_is_refused(gateway: httpx.Client, stack: St
             method, f"{stack.gateway_url}{path}", json=body, headers=httpx.Headers(twice), timeout=30
         )
         assert answer.status_code == 400, (path, answer.text)
+
+
+def test_the_audit_says_host_of_a_client_on_the_host(
+    alice: httpx.Client, clients: dict[str, httpx.Client], stack: Stack
+) -> None:
+    """Never the address of the engine's bridge; and no header of a client's own making counts."""
+    headers = {"x-litellm-oauth-user": ALICE, "X-Forwarded-For": "203.0.113.9"}
+    for path, body in (("/v1/messages", CHAT), ("/v1/chat/completions", CHAT)):
+        assert clients[BOB].post(path, json=body, headers=headers).status_code == 403
+    origins = stack.sql(
+        'SELECT DISTINCT origin FROM "LiteLLM_ClaudeOAuthAudit" '
+        "WHERE user_id = 'key-user-1' AND action IN ('login', 'logout', 'act_for')"
+    )
+    assert origins == "host"

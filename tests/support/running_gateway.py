@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from socket import create_server
 from typing import Any
@@ -61,6 +62,14 @@ class RunningGateway:
         """What all its processes hold, in bytes; memory that they share counts once."""
         return sum(_proportional(pid) for pid in [self._server, *self.workers()])
 
+    def worked(self) -> float:
+        """How long its workers have worked, in seconds of a processor."""
+        found = 0
+        for pid in self.workers():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            found += int(fields[11]) + int(fields[12])
+        return found / os.sysconf("SC_CLK_TCK")
+
     def workers(self) -> list[int]:
         """The processes that serve, by their ids on this machine."""
         listed = Path(f"/proc/{self._server}/task/{self._server}/children").read_text()
@@ -105,6 +114,25 @@ def image() -> str:
     ).stdout.split()
     assert listed, "there is no image of the gateway; run: make images"
     return listed[0]
+
+
+@cache
+def code_of_this_checkout() -> tuple[str, str]:
+    """Options of docker's that have the image run the code of this checkout."""
+    code = "import litellm_oauth as m; print(m.__path__[0])"
+    site = docker("run", "--rm", "--entrypoint", "python", image(), "-c", code).stdout.strip()
+    return "--volume", f"{ROOT}/src/litellm_oauth:{site}:ro"
+
+
+def in_the_image(*arguments: str) -> list[str]:
+    """The lines that the image's Python prints; it has the code of this checkout, and tests' in /support."""
+    shown = docker(
+        *("run", "--rm", "--network", "none", "--env", "LITELLM_LOCAL_MODEL_COST_MAP=True"),
+        *code_of_this_checkout(),
+        *("--volume", f"{ROOT}/tests/support:/support:ro", "--entrypoint", "python"),
+        *(image(), *arguments),
+    ).stdout
+    return [line for line in shown.splitlines() if line]
 
 
 def configuration(api: ScriptedApi, **section: object) -> dict[str, Any]:
@@ -184,19 +212,10 @@ def running_gateway(
         "LITELLM_OAUTH_API_KEYS": "ANTHROPIC_API_KEY",
         **(environment or {}),
     }
-    site = docker(
-        "run",
-        "--rm",
-        "--entrypoint",
-        "python",
-        image(),
-        "-c",
-        "import litellm_oauth as m; print(m.__path__[0])",
-    )
     docker(
         *("run", "--detach", "--name", name, "--network", "host", "--tmpfs", "/tmp"),  # noqa: S108 -- the container's
         *("--volume", f"{folder}:/run/secrets:ro"),
-        *("--volume", f"{ROOT}/src/litellm_oauth:{site.stdout.strip()}:ro"),
+        *code_of_this_checkout(),
         *(
             part
             for one in ("/app/.litellm", "/app/.litellm_journal")

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
+
 ROOT = Path(__file__).resolve().parents[2]
 PREFIX = "/auth/claude/oauth/"
 USER_HEADER = "x-litellm-oauth-user"
@@ -71,12 +73,13 @@ def examine(
     examples: int,
     phases: Sequence[str],
     shared: bool = False,
+    reader: str | None = None,
 ) -> Run:
     """Ask our routes of the gateway at ``url``, and check every answer against its document.
 
     ``examples``: so many requests of random data, good and bad, to each route in each of ``phases``, which
     are Schemathesis' own. ``key`` None: random keys. ``shared``: the gateway has users of others, too, who
-    must not notice.
+    must not notice. ``reader``: a key that the document is read with, if it is not ``key``.
     """
     assert urlsplit(url).hostname in ("127.0.0.1", "localhost"), url
     settings, cassette = folder / "schemathesis.toml", folder / "answers.har"
@@ -89,7 +92,12 @@ def examine(
         "SCHEMA_USERS": ",".join(users),
         "SCHEMA_SHARED": "yes" if shared else "",
     }
-    command = ["st", "--no-color", "--config-file", str(settings), "run", f"{url}/openapi.json"]
+    document = folder / "openapi.json"
+    authorization = {"Authorization": f"Bearer {reader or key}"}
+    answer = httpx.get(f"{url}/openapi.json", headers=authorization, timeout=120)
+    assert answer.status_code == 200, answer.text
+    document.write_text(answer.text)
+    command = ["st", "--no-color", "--config-file", str(settings), "run", str(document), f"--url={url}"]
     options = [
         f"--include-path-regex=^{PREFIX}",
         f"--phases={','.join(phases)}",

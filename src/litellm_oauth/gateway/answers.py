@@ -29,6 +29,7 @@ from ..errors import (
 )
 from .errors import (
     BodyTooLarge,
+    BodyTooSlow,
     ClosedRoute,
     MethodNotAllowed,
     NoSuchModel,
@@ -57,6 +58,7 @@ _STATUS: tuple[tuple[type[LitellmOAuthError], int], ...] = (
     (NotLoggedIn, 404),
     (NoSuchJob, 404),
     (MethodNotAllowed, 405),
+    (BodyTooSlow, 408),
     (AlreadyLoggedIn, 409),
     (BodyTooLarge, 413),
     (PackedBody, 415),
@@ -78,6 +80,7 @@ _TYPES: Mapping[int, str] = {
     403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
+    408: "timeout_error",
     409: "conflict_error",
     413: "request_too_large",
     415: "invalid_request_error",

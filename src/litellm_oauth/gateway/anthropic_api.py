@@ -5,23 +5,25 @@ All others are LiteLLM's: what is not planned here goes through its router.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import Forbidden, InvalidInput
+from .batch_stream import BatchStream
 from .deployments import Deployment, ProviderOf, address_of, base_of
 from .errors import NoSuchModel
 from .forward import Outgoing, Upstream
 from .litellm_fields import asks_litellm, lost_in_the_router, models_of_fallbacks
 from .models import Models, api_names, has_database, operator_credentials
 from .paths import api_path
-from .request_body import Body
+from .request_body import Body, requests_of
 from .route_policy import COUNT_TOKENS, MESSAGES, PASS_THROUGH
 
 # Calls of a model: all that an operator's credentials open.
 _OF_A_MODEL = ("v1/messages", "v1/messages/count_tokens")
+BATCHES = "v1/messages/batches"
 # What asks a model, and has to say which.
-_ASKING = (*_OF_A_MODEL, "v1/messages/batches", "v1/complete")
+_ASKING = (*_OF_A_MODEL, BATCHES, "v1/complete")
 _MODELS = "v1/models/"
 # Methods that bring the API nothing to read.
 _TAKING = frozenset(("GET", "HEAD", "DELETE"))
@@ -44,6 +46,11 @@ class Plan:
 
     outgoing: Outgoing
     upstream: Upstream
+
+
+def asks_a_model(method: str, path: str) -> bool:
+    """Whether a call of the API has to name a model, in a body of JSON. ``path``: below the API's address."""
+    return method == "POST" and path in _ASKING
 
 
 class AnthropicApi:
@@ -108,7 +115,7 @@ class AnthropicApi:
             "Send messages one by one, to /v1/messages."
         )
 
-    def listed(self, name: str) -> str:
+    def named_in_list(self, name: str) -> str:
         """The name in the list for that name, or for the one that the API knows the model by.
 
         Raises NoSuchModel.
@@ -129,24 +136,44 @@ class AnthropicApi:
         ``path``: below the API's address. One that names no model goes where all models are, if that is one
         place. Raises InvalidInput, NoSuchModel, Forbidden.
         """
-        asks = incoming.method == "POST" and path in _ASKING
+        asks = asks_a_model(incoming.method, path)
         models = body.models if isinstance(body, Body) else frozenset()
         if asks and not models:
             raise InvalidInput("The body names no model. Send it as JSON, with model.")
         if asks and path in _OF_A_MODEL and isinstance(body, Body) and body.model is not None:
-            return await self._of_a_model(incoming, path, body, self._listed(body.model))
-        names = [self._listed(model) for model in models]
-        if not all(self._marked(name) for name in names):
-            raise Forbidden(
-                "The credentials of this model are the operator's. They open messages and count_tokens; "
-                "other calls of the API go with the caller's own token, for models that take it."
-            )
-        places = {base_of(one["litellm_params"]) for one in map(self._marked, names) if one is not None}
+            return await self._of_a_model(incoming, path, body, self.listed(body.model))
+        places = self._places(models)
         places = places or {base_of(one["litellm_params"]) for one in self._models.all_marked()}
         deployment = self._one_at(places)
         content: bytes | AsyncIterable[bytes] = body if not isinstance(body, Body) else self._content(body)
         return Plan(
             self._outgoing(incoming, self._translated(path), content),
+            Upstream(address_of(deployment["litellm_params"], self._provider_of, self._allowed)),
+        )
+
+    async def batch(self, incoming: Incoming, batch: BatchStream, path: str) -> Plan:
+        """A batch of messages, which goes on as it comes, to the place of the first model that it names.
+
+        Raises InvalidInput, NoSuchModel, Forbidden, BodyTooLarge, TooManyBodies and ClientGone, also while it
+        goes on.
+        """
+        places: set[str] = set()
+
+        def named(body: Body) -> Mapping[str, str]:
+            models = body.models
+            places.update(self._places(models))
+            if places:
+                self._one_at(places)
+            document = body.document or {}
+            for holder in (document, *requests_of(document)):
+                for name in models_of_fallbacks(holder):
+                    self.listed(name)
+            return self._names({model: self.listed(model) for model in models})
+
+        await batch.begin(named)
+        deployment = self._one_at(places)
+        return Plan(
+            self._outgoing(incoming, path, batch),
             Upstream(address_of(deployment["litellm_params"], self._provider_of, self._allowed)),
         )
 
@@ -156,7 +183,7 @@ class AnthropicApi:
 
     async def _of_a_model(self, incoming: Incoming, path: str, body: Body, model: str) -> Plan | None:
         for name in (*(body.models - {body.model}), *models_of_fallbacks(body.document or {})):
-            self._listed(name)
+            self.listed(name)
         outgoing = self._outgoing(incoming, path, self._content(body, model))
         deployment = self._marked(model)
         if deployment is not None:
@@ -169,8 +196,11 @@ class AnthropicApi:
             return None
         return Plan(outgoing, Upstream(base_of(own["litellm_params"]), await operator_credentials(own)))
 
-    def _listed(self, name: str) -> str:
-        """The name in the list; names that the API knows a listed model by are good as well."""
+    def listed(self, name: str) -> str:
+        """The name in the list; names that the API knows a listed model by are good as well.
+
+        Raises NoSuchModel.
+        """
         try:
             return self._models.listed(name)
         except NoSuchModel:
@@ -180,6 +210,17 @@ class AnthropicApi:
 
     def _marked(self, name: str) -> Deployment | None:
         return self._models.marked(name) or self._models.called_upstream(name)
+
+    def _places(self, models: Iterable[str]) -> set[str]:
+        """Where the models are that take the caller's own token. Raises NoSuchModel, Forbidden for others."""
+        deployments = [self._marked(self.listed(model)) for model in models]
+        found = {base_of(one["litellm_params"]) for one in deployments if one is not None}
+        if None in deployments:
+            raise Forbidden(
+                "The credentials of this model are the operator's. They open messages and count_tokens; "
+                "other calls of the API go with the caller's own token, for models that take it."
+            )
+        return found
 
     def _one_at(self, places: set[str]) -> Deployment:
         if len(places) > 1:
@@ -193,11 +234,15 @@ class AnthropicApi:
 
     def _content(self, body: Body, model: str | None = None) -> bytes:
         """The body with the API's names. ``model``: the listed name of the model at the top level."""
-        names = {name: self._listed(name) for name in body.models}
+        names = {name: self.listed(name) for name in body.models}
         if model is not None and body.model is not None:
             names[body.model] = model
+        return body.named(self._names(names))
+
+    def _names(self, names: Mapping[str, str]) -> Mapping[str, str]:
+        """The API's names for what was sent. ``names``: the listed ones."""
         known = api_names(self._models, names.values())
-        return body.named({sent: known[listed] for sent, listed in names.items()})
+        return {sent: known[listed] for sent, listed in names.items()}
 
     def _translated(self, path: str) -> str:
         """``v1/models/NAME`` by the API's name of that model."""

@@ -3,8 +3,8 @@
 The mark counts where the operator wrote it, in the deployment, never in what a client sent. Where a client
 sends an ``api_key`` or ``api_base`` of its own, LiteLLM builds a throw-away deployment (with
 ``original_model_id``); such a call is refused when it aims at a marked deployment or brings the mark along.
-The token's way is pinned, too: provider anthropic, whatever the client says, and an address in
-``allowed_api_bases``.
+No call leads the credentials of any deployment to another provider than the operator's. The token's way is
+pinned, too: provider anthropic, whatever the client says, and an address in ``allowed_api_bases``.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ MARK = "oauth"
 ANTHROPIC = "anthropic"
 DEFAULT_API_BASE = "https://api.anthropic.com"
 
-# What a body may hold that makes LiteLLM speak to another provider, at another address, with the token.
-_OTHER_WAYS = ("use_litellm_proxy", "use_xai_oauth")
+# What a body may hold that makes LiteLLM speak to another provider, with the deployment's credentials.
+_OTHER_WAYS = ("azure", "deployment_id", "use_litellm_proxy", "use_xai_oauth")
 
 Deployment = Mapping[str, Any]
 FindDeployment = Callable[[str], Deployment | None]
@@ -71,11 +71,16 @@ def destination_of(
     deployment = find(identifier) if isinstance(identifier, str) else None
     wants = kwargs.get("api_key") == MARK
     if deployment is None or not is_marked(deployment):
-        original = info.get("original_model_id")
-        if wants or (isinstance(original, str) and is_marked(find(original))):
+        identifier = info.get("original_model_id")
+        original = find(identifier) if isinstance(identifier, str) else None
+        if wants or is_marked(original):
             raise InvalidInput(
                 "This gateway chooses the credentials itself. Send neither api_key nor api_base."
             )
+        operator_s = original or deployment
+        if operator_s is not None:
+            configured = operator_s["litellm_params"]
+            _refuse_other_ways(kwargs, configured, provider_of(configured))
         return None
     if not wants:
         # Swapped already: LiteLLM runs the hook twice on some routes.
@@ -125,14 +130,20 @@ def _checked(
     allowed_api_bases: Callable[[], Iterable[str]],
 ) -> str:
     base = address_of(configured, provider_of, allowed_api_bases())
-    if kwargs.get("custom_llm_provider") not in (None, "", ANTHROPIC) or any(
-        kwargs.get(n) for n in _OTHER_WAYS
-    ):
-        raise InvalidInput(
-            "This gateway chooses the provider itself. Send none of custom_llm_provider, "
-            f"{', '.join(_OTHER_WAYS)}."
-        )
+    _refuse_other_ways(kwargs, configured, ANTHROPIC)
     sent = {str(kwargs[name]).rstrip("/") for name in ("api_base", "base_url") if kwargs.get(name)}
     if sent - {base}:
         raise InvalidInput("This gateway chooses the address itself. Send neither api_base nor base_url.")
     return base
+
+
+def _refuse_other_ways(
+    kwargs: Mapping[str, Any], configured: Mapping[str, Any], provider: str | None
+) -> None:
+    """Raises InvalidInput if the call would go to another provider than the operator configured."""
+    ways = [name for name in _OTHER_WAYS if kwargs.get(name) and kwargs[name] != configured.get(name)]
+    if ways or kwargs.get("custom_llm_provider") not in (None, "", provider):
+        raise InvalidInput(
+            "This gateway chooses the provider itself. Send none of custom_llm_provider, "
+            f"{', '.join(_OTHER_WAYS)}."
+        )

@@ -55,8 +55,17 @@ class BodyTooLarge(LitellmOAuthError):
 
     code = "request_too_large"
 
-    def __init__(self, megabytes: int) -> None:
-        super().__init__(f"The body is larger than {megabytes} MB, the most that this route takes.")
+    def __init__(self, megabytes: int, what: str = "The body") -> None:
+        super().__init__(f"{what} is larger than {megabytes} MB, the most that this route takes.")
+
+
+class BodyTooSlow(LitellmOAuthError):
+    """A large body comes so slowly that its memory is wanted for others."""
+
+    code = "request_timeout"
+
+    def __init__(self) -> None:
+        super().__init__("The body comes too slowly. Send it again.")
 
 
 class TooManyBodies(LitellmOAuthError):
@@ -90,9 +99,7 @@ class UploadInterrupted(LitellmOAuthError):
     retry_after = 1.0
 
     def __init__(self) -> None:
-        super().__init__(
-            "The API refused the token during the upload. It has been replaced: send the file again."
-        )
+        super().__init__("The API refused the token during the upload. It has been replaced: send it again.")
 
 
 class MethodNotAllowed(LitellmOAuthError):

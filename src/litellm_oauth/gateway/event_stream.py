@@ -15,6 +15,8 @@ CONTENT_TYPE = "text/event-stream"
 # A blank line ends an event. Each line ends in any of three ways (HTML Standard, 9.2.5).
 _BOUNDARY = re.compile(rb"(?:\r\n|\n|\r(?!\n))(?:\r\n|\n|\r)")
 _TAIL = 3
+# What is held of an event. The API's are a thousandth of that.
+_LONGEST = 32 << 20
 _LAST_EVENT = re.compile(rb"(?:\A|[\r\n])event: ?(message_stop|error)[ \t]*[\r\n]")
 _LAST_DATA = re.compile(rb'(?:\A|[\r\n])data: ?\{"type": ?"(?:message_stop|error)"')
 
@@ -30,7 +32,8 @@ async def whole_events(pieces: AsyncIterator[bytes], *, message: bool) -> AsyncI
     """The stream, cut between events: what has come of an event goes on when the rest of it has come.
 
     So nothing that is added after a break completes somebody else's event. ``message``: whether it is an
-    answer of the Messages API, which has an end of its own. Raises BrokenOffError if that is missing.
+    answer of the Messages API, which has an end of its own. Raises BrokenOffError if that is missing, or
+    if an event does not end.
     """
     held = bytearray()
     ended = False
@@ -45,6 +48,8 @@ async def whole_events(pieces: AsyncIterator[bytes], *, message: bool) -> AsyncI
             del held[:cut]
             ended = ended or is_end(whole)
             yield whole
+        elif len(held) > _LONGEST:
+            raise BrokenOffError
     if held.strip():
         # Without a blank line the last event does not count (HTML Standard, 9.2.6).
         ended = False

@@ -9,12 +9,14 @@ httpx 0.28.
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import lru_cache
 from typing import Any
 
 import httpx
 
 from ..errors import Forbidden
 from .answers import answer_for
+from .cloud_metadata import MetadataRefusedError, is_metadata
 from .errors import RedirectedAnswer
 from .event_stream import MessageEvents, is_event_stream
 from .exchange import Exchange, current
@@ -28,12 +30,18 @@ class RefusedByGatewayError(httpx.RequestError):
     """A request of LiteLLM's that must not be sent, or an answer that must not be used."""
 
 
-def watch_http_clients(operator_keys: Collection[str]) -> None:
-    """Have all httpx clients of this process keep these rules. ``operator_keys``: values, never shown."""
+def watch_http_clients(operator_keys: Collection[str], *, cloud_metadata: bool) -> None:
+    """Have all httpx clients of this process keep these rules. ``operator_keys``: values, never shown.
+
+    ``cloud_metadata``: whether they may ask a cloud's metadata service.
+    """
     keys = frozenset(operator_keys)
     send, send_async = httpx.Client.send, httpx.AsyncClient.send
 
     def watched(self: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
+        if not cloud_metadata and is_metadata(request.url.host):
+            # Not every event loop connects through Python's own sockets.
+            raise RefusedByGatewayError(str(MetadataRefusedError()), request=request)
         exchange = current.get()
         if exchange is not None:
             _check(exchange, request, keys)
@@ -43,6 +51,9 @@ def watch_http_clients(operator_keys: Collection[str]) -> None:
     async def watched_async(
         self: httpx.AsyncClient, request: httpx.Request, **options: Any
     ) -> httpx.Response:
+        if not cloud_metadata and is_metadata(request.url.host):
+            # Not every event loop connects through Python's own sockets.
+            raise RefusedByGatewayError(str(MetadataRefusedError()), request=request)
         exchange = current.get()
         if exchange is not None:
             _check(exchange, request, keys)
@@ -100,10 +111,15 @@ def _is_about(exchange: Exchange, request: httpx.Request) -> bool:
     """Whether a request asks the API that the exchange is about: a callback's own business is not noted."""
     if exchange.api_base is None:
         return False
-    base, url = httpx.URL(exchange.api_base), request.url
+    base, url = _parsed(exchange.api_base), request.url
     return (base.scheme, base.host, base.port) == (url.scheme, url.host, url.port) and (
         f"{url.path}/".startswith(f"{base.path.rstrip('/')}/")
     )
+
+
+@lru_cache(maxsize=100)
+def _parsed(url: str) -> httpx.URL:
+    return httpx.URL(url)
 
 
 def _without_scheme(value: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import re
 import zlib
 
 from starlette.types import Message, Send
@@ -32,6 +33,8 @@ _UNREADABLE = ErrorAnswer(
 _UNUSABLE = ErrorAnswer(
     502, "The API's answer could not be translated. The gateway's log says more.", "unusable_answer"
 )
+# What LiteLLM says of a field that it refuses, with 401, on which clients throw their key away.
+_REJECTED = re.compile(rb"Rejected Request: (?:(\w+) is not allowed)?")
 # LiteLLM shows its own in some messages.
 _GZIP = b"\x1f\x8b"
 _TRACEBACK = b"Traceback (most recent call last)"
@@ -84,7 +87,12 @@ class LitellmAnswer:
         if message.get("more_body", False):
             return
         self._held = None
-        if _TRACEBACK in _unpacked(self._error):
+        content = _unpacked(self._error)
+        rejected = _REJECTED.search(content) if start["status"] == 401 else None
+        if rejected is not None:
+            await self._replace(_refusing(rejected[1]))
+            return
+        if _TRACEBACK in content:
             unreadable = start["status"] < 500 or not self._exchange.asked
             await self._replace(_UNREADABLE if unreadable else _UNUSABLE)
             return
@@ -131,6 +139,12 @@ class LitellmAnswer:
             kept.append((name, value))
         names = {name.lower() for name, _ in kept}
         return kept + [pair for pair in found.items() if pair[0] not in names]
+
+
+def _refusing(field: bytes | None) -> ErrorAnswer:
+    named = "what chooses them" if field is None else field.decode()
+    message = f"The gateway chooses addresses and credentials itself. Send the body without {named}."
+    return ErrorAnswer(400, message, "invalid_request")
 
 
 def _unpacked(content: bytes) -> bytes:

@@ -10,15 +10,16 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, QueryParams
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import InvalidInput, LitellmOAuthError
 from .acting import acting_for
 from .answers import ErrorAnswer, answer_for, chat_answer_for
-from .anthropic_api import AnthropicApi, Incoming, Plan
+from .anthropic_api import BATCHES, AnthropicApi, Incoming, Plan, asks_a_model
+from .batch_stream import BatchStream
 from .credentials import GatewayKey, KeyRing, candidates, is_of_the_provider, with_key_alone
 from .disconnect import ClientLeft, Departure
 from .errors import ClosedRoute, MethodNotAllowed, NoSuchModel, PackedBody, UnknownKey
@@ -32,6 +33,7 @@ from .litellm_keys import holder_of_key, holder_of_request
 from .model_list import described
 from .models import Models, has_database
 from .request_body import (
+    MEGABYTE,
     Body,
     BodyMemory,
     ClientGone,
@@ -40,6 +42,7 @@ from .request_body import (
     json_body,
     read,
     refuse_doubled_keys,
+    weight,
 )
 from .route_policy import (
     ASKING,
@@ -62,6 +65,10 @@ _NO_JSON = ("multipart/", "application/octet-stream", "application/x-protobuf", 
 # How many of the largest bodies a worker reads at once. LiteLLM makes several copies of a body that it
 # translates, so of these there is one at a time.
 _READ_AT_ONCE = 3
+# How much is taken of a request that needs no key, in bytes.
+_WITHOUT_KEY = MEGABYTE
+# What a browser's question before a request of another origin's has (Fetch Standard, 3.3.2).
+_PREFLIGHT = frozenset(("origin", "access-control-request-method"))
 _CLOSED = 1008
 
 
@@ -151,13 +158,17 @@ class GatewayMiddleware:
             await self._app(scope, receive, send)
             return
         request = _request(scope, receive, send, Exchange(self._origin(scope)), HeldMemory(self._memory))
+        path = request.path
         token = current.set(request.exchange)
         try:
             await self._answer(request)
         except LitellmOAuthError as error:
             # Whoever is refused before the body has come sends no more of it.
-            await _respond(request, answer_for(error), close=request.has_body)
-        except (ClientGone, ClientLeft):
+            await _respond(request, _answer_to(error, path), close=request.has_body)
+        except ClientGone:
+            # A server says the same of a body that is broken on its way, whose sender waits for an answer.
+            await _respond(request, answer_for(InvalidInput("The body broke off.")), close=True)
+        except ClientLeft:
             _log.debug("the client left before it was answered")
         finally:
             request.memory.release()
@@ -165,15 +176,23 @@ class GatewayMiddleware:
 
     async def _answer(self, request: _Request) -> None:
         verdict = self._policy().of(request.path)
+        if request.method == "OPTIONS" and set(request.headers.keys()) >= _PREFLIGHT:
+            # A browser asks without a key whether it may send one; no route of LiteLLM's sees that.
+            await self._hand_on(request)
+            return
         if request.method == "OPTIONS" and await self._options(request, verdict):
             return
         caller = await self._caller(request, verdict)
         _check_method(request.method, verdict)
         if caller is None:
+            # Who sends no key has a form to fill in at most.
+            upload = Upload(request.receive, request.declared, _WITHOUT_KEY)
+            request.receive = _refusing(upload, request.exchange)
             await self._hand_on(request)
             return
         named_in_header(request.headers.getlist(USER_HEADER))
-        if request.headers.get("content-encoding", "").strip().lower() not in ("", "identity"):
+        codings = request.headers.getlist("content-encoding")
+        if any(coding.strip().lower() not in ("", "identity") for coding in codings):
             raise PackedBody
         if verdict.access is Access.OWN:
             await self._hand_on(request)
@@ -219,8 +238,8 @@ class GatewayMiddleware:
         return caller_of(holder, shared_default=self._runtime.settings.shared_default)
 
     async def _options(self, request: _Request, verdict: Verdict) -> bool:
-        """Answer what is asked about a route, unless a browser asks, whom LiteLLM answers."""
-        if "access-control-request-method" in request.headers or not verdict.methods:
+        """Answer what is asked about a route, if that is known here."""
+        if not verdict.methods:
             return False
         allowed = ", ".join(sorted({*verdict.methods, "OPTIONS"}))
         await _respond_with(request, 204, b"", {"Allow": allowed})
@@ -237,10 +256,15 @@ class GatewayMiddleware:
             raise InvalidInput(
                 "The body names no model. Send model: the name of one that GET /v1/models lists."
             )
+        if "model" in QueryParams(request.scope["query_string"]):
+            # LiteLLM would take it in place of the body's.
+            raise InvalidInput("The query names a model. Name it in the body alone.")
         model = listed(asked)
         document = dict(body.document or {})
         for name in models_of_fallbacks(document):
             listed(name)
+        for name in body.models - {asked}:
+            self._api.listed(name)
         request.exchange.lends_keys = True
         plan = None
         if request.path == MESSAGES:
@@ -262,10 +286,13 @@ class GatewayMiddleware:
         path = self._api.path_of(incoming)
         if self._api.is_guarded(request.method, path):
             request.scope = {**request.scope, "path": MESSAGES, "raw_path": MESSAGES.encode()}
-            await self._ask(request, caller, self._api.listed)
+            await self._ask(request, caller, self._api.named_in_list)
+            return
+        if request.has_body and request.method == "POST" and path == BATCHES:
+            await self._send(request, await self._api.batch(incoming, self._batch(request), path), caller)
             return
         body: Body | Upload
-        if request.has_body and _is_no_json(request):
+        if request.has_body and _is_no_json(request) and not asks_a_model(request.method, path):
             body = Upload(request.receive, request.declared, self._limits.upload)
         else:
             content = await self._read(request) if request.has_body else b""
@@ -314,6 +341,12 @@ class GatewayMiddleware:
             request.memory.release()
             await relay(answer, request.send, message=message, body=not _wants_no_body(request))
 
+    def _batch(self, request: _Request) -> BatchStream:
+        limits = self._limits
+        return BatchStream(
+            request.receive, request.declared, limits.upload, largest=limits.body, memory=request.memory
+        )
+
     async def _read(self, request: _Request) -> bytes:
         return await read(request.receive, request.declared, self._limits.body, request.memory)
 
@@ -338,7 +371,7 @@ class GatewayMiddleware:
         if body is None:
             await self._app(scope, request.receive, answer.send)
             return
-        size = len(body.content)
+        size = weight(body.content)
         document = dict(body.document or {})
         content = [body.content]
         if body.document is not None:
@@ -369,17 +402,9 @@ class GatewayMiddleware:
 
     async def _describe(self, request: _Request, model: str) -> None:
         """One model of the list."""
-        try:
-            name = self._models.listed(model)
-        except NoSuchModel as error:
-            answer = answer_for(error)
-            await _respond(request, ErrorAnswer(404, answer.message, answer.code))
-            return
-        await _respond_with(
-            request,
-            200,
-            json.dumps(described(name, anthropic="anthropic-version" in request.headers)).encode(),
-        )
+        name = self._models.listed(model)
+        description = described(name, anthropic="anthropic-version" in request.headers)
+        await _respond_with(request, 200, json.dumps(description).encode())
 
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A connection that stays open is an administrator's."""
@@ -407,6 +432,15 @@ def _request(scope: Scope, receive: Receive, send: Send, exchange: Exchange, mem
         raw = raw.rstrip(b"/") + (b"/" if meant.endswith("/") else b"")
     scope = {**scope, "path": meant, "raw_path": raw, "root_path": ""} if meant != path or root else scope
     return _Request(scope, receive, send, exchange, Headers(raw=scope["headers"]), memory)
+
+
+def _answer_to(error: LitellmOAuthError, path: str) -> ErrorAnswer:
+    """The answer to an error of a request for this path."""
+    answer = answer_for(error)
+    if isinstance(error, NoSuchModel) and (path.startswith(PASS_THROUGH) or model_in(path) is not None):
+        # As the API has it. LiteLLM's own routes say 400.
+        return replace(answer, status=404)
+    return answer
 
 
 def _check_method(method: str, verdict: Verdict) -> None:

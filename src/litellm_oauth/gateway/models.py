@@ -14,8 +14,8 @@ from .errors import NoSuchModel
 
 # Claude Code's way to ask for a long context; the name of the model is what stands before it.
 _LONG_CONTEXT = "[1m]"
-# How many names are remembered. A client can send any.
-_REMEMBERED = 1000
+# How many names are remembered, and how long they may be. A client can send any.
+_REMEMBERED, _LONGEST = 1000, 200
 
 
 def has_database() -> bool:
@@ -44,7 +44,8 @@ class Models:
             listed = router.get_model_list(model_name=model) or ()
             # What a wildcard leads to comes as a copy that is called as it was asked for.
             found = [router.get_model_info(id=one["model_info"]["id"]) or one for one in listed]
-            self._known[model] = found
+            if model is None or len(model) <= _LONGEST:
+                self._known[model] = found
         return found
 
     def listed(self, name: str) -> str:

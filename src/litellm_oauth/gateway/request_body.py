@@ -9,24 +9,46 @@ import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from starlette.types import Message, Receive
 
 from ..errors import InvalidInput
-from .errors import BodyTooLarge, TooManyBodies
+from .errors import BodyTooLarge, BodyTooSlow, TooManyBodies
 
 MEGABYTE = 1 << 20
 # Smaller bodies are not counted: a thousand of them are no more than what one large one takes.
-_UNCOUNTED = 256 * 1024
-_MAX_DEPTH = 200
-_DOUBLED = "An object in the body holds the same key twice. Send each key once."
+UNCOUNTED = 256 * 1024
+MAX_DEPTH = 200
+# Three bytes of JSON may take a hundred of memory: a body of the largest size that is all small lists takes
+# more than a worker has. A long conversation has some ten thousand parts.
+_MAX_PARTS = 1_000_000
+_PART_WEIGHT = 32
+# A text; the beginning of a list or an object; what stands between two values.
+_PARTS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[,\[{]', re.DOTALL)
+# How fast a body comes at least that has its share of the memory, in bytes a second, after a while of grace.
+_PACE, _GRACE = 64 * 1024, 20.0
+DOUBLED = "An object in the body holds the same key twice. Send each key once."
 # Beside the top level, the places where a body of the Messages API names a model.
 _LISTS_OF_MODELS = ("fallbacks", "tools")
+# What JSON is read as that holds more of it.
+_HOLDING = (dict, list)
+_MODEL = b'"model"'
+_MODEL_AND_NAME = re.compile(rb'("model"\s*+:\s*+)("(?:[^"\\]++|\\.)*+")')
+# Any of its letters.
+_ESCAPED_MODEL = re.compile(rb"\\u006[45CcDdFf]")
 
 
 class NotJson(InvalidInput):
     """What was sent is no JSON at all."""
+
+
+class TooDeep(InvalidInput):
+    """Objects and lists in each other, more of them than a body of the API ever needs."""
+
+    def __init__(self) -> None:
+        super().__init__(f"The body is nested more than {MAX_DEPTH} levels deep.")
 
 
 class ClientGone(Exception):  # noqa: N818 -- not an error: the client has left
@@ -48,7 +70,7 @@ class BodyMemory:
     async def take(self, wanted: int) -> int:
         """Wait for that much memory. Returns what was taken, to be given back. Raises TooManyBodies."""
         amount = min(wanted, self._size)
-        if amount <= _UNCOUNTED:
+        if amount <= UNCOUNTED:
             return 0
         if not self._waiting and amount <= self._free:
             self._free -= amount
@@ -96,6 +118,11 @@ class HeldMemory:
         self._memory = memory
         self._amount = 0
 
+    @property
+    def is_held(self) -> bool:
+        """Whether others may have to wait for this request."""
+        return self._amount > 0
+
     async def hold(self, size: int) -> None:
         """Take that much, once. Raises TooManyBodies."""
         if not self._amount:
@@ -111,26 +138,40 @@ class HeldMemory:
 async def read(receive: Receive, declared: int | None, limit: int, memory: HeldMemory) -> bytes:
     """The whole body. ``declared``: its Content-Length. ``limit``: how large it may be, in bytes.
 
-    Raises BodyTooLarge before more than that has been kept, TooManyBodies, ClientGone.
+    Raises BodyTooLarge before more than that has been kept, TooManyBodies, BodyTooSlow, ClientGone.
     """
     if declared is not None:
         refuse_over(declared, limit)
         await memory.hold(declared)
     pieces: list[bytes] = []
     size = 0
+    clock = asyncio.get_running_loop().time
+    begun = clock()
     while True:
-        message = await receive()
+        message = await _in_time(receive, begun + _GRACE + size / _PACE if memory.is_held else None)
         if message["type"] == "http.disconnect":
             raise ClientGone
         piece = message.get("body", b"")
         size += len(piece)
         refuse_over(size, limit)
-        if size > _UNCOUNTED and declared is None:
+        if size > UNCOUNTED and not memory.is_held:
             await memory.hold(limit)
+            begun = clock()
         if piece:
             pieces.append(piece)
         if not message.get("more_body", False):
             return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+async def _in_time(receive: Receive, deadline: float | None) -> Message:
+    """The next part. Others wait for the memory that the whole has."""
+    if deadline is None:
+        return await receive()
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await receive()
+    except TimeoutError:
+        raise BodyTooSlow from None
 
 
 class Upload:
@@ -145,11 +186,14 @@ class Upload:
         self._receive = receive
         self._limit = limit
         self._size = 0
+        self._is_read = False
         self._read = _do_nothing
 
     def when_read(self, then: Callable[[], None]) -> None:
         """Call this once nothing of the body is left to come."""
         self._read = then
+        if self._is_read:
+            then()
 
     async def receive(self) -> Message:
         """The next part, as a server hands it on."""
@@ -167,6 +211,7 @@ class Upload:
             more = message.get("more_body", False)
             if piece := message.get("body", b""):
                 yield piece
+        self._is_read = True
         self._read()
 
 
@@ -184,8 +229,9 @@ def parse_json(content: bytes) -> Any:
     """What a JSON text says (RFC 8259). Raises InvalidInput for what two readers could read differently.
 
     That is a doubled key at any depth, bytes that are not UTF-8, numbers that are no numbers, and half a
-    surrogate pair, besides what is no JSON at all.
+    surrogate pair, besides what is no JSON at all. What has too many parts is not read.
     """
+    _refuse_many_parts(content)
     try:
         text = content.decode("utf-8")
         value = json.loads(
@@ -194,22 +240,47 @@ def parse_json(content: bytes) -> Any:
         if b"\\ud" in content or b"\\uD" in content:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except _DoubledKeyError:
-        raise InvalidInput(_DOUBLED) from None
+        raise InvalidInput(DOUBLED) from None
     except (ValueError, RecursionError):
         raise NotJson("The body is not JSON in UTF-8.") from None
-    if content.count(b"{") + content.count(b"[") > _MAX_DEPTH and _is_deep(value):
-        raise InvalidInput(f"The body is nested more than {_MAX_DEPTH} levels deep.")
+    if content.count(b"{") + content.count(b"[") > MAX_DEPTH and _is_deep(value):
+        raise TooDeep
     return value
 
 
 def refuse_doubled_keys(content: bytes) -> None:
-    """Raises InvalidInput for JSON with a doubled key; what is no JSON is somebody else's to judge."""
+    """Raises InvalidInput for JSON with a doubled key, or too many parts.
+
+    What is no JSON is somebody else's to judge.
+    """
+    _refuse_many_parts(content)
     try:
         json.loads(content, object_pairs_hook=_object)
     except _DoubledKeyError:
-        raise InvalidInput(_DOUBLED) from None
+        raise InvalidInput(DOUBLED) from None
     except (ValueError, RecursionError):
         return
+
+
+def _refuse_many_parts(content: bytes) -> None:
+    """Raises InvalidInput. It looks at the bytes alone: what has been read takes the memory already."""
+    if _parts_at_most(content) <= _MAX_PARTS:
+        return
+    # Many of these may stand inside a text, which is one part.
+    if next(islice(_PARTS.finditer(content), _MAX_PARTS, None), None) is not None:
+        raise InvalidInput(
+            "The body has more than a million parts (texts, lists, objects, and commas between them). "
+            "Send it in several requests."
+        )
+
+
+def weight(content: bytes) -> int:
+    """What a body counts for where copies are made of what it says: its size, and something for each part."""
+    return len(content) + _PART_WEIGHT * _parts_at_most(content)
+
+
+def _parts_at_most(content: bytes) -> int:
+    return sum(map(content.count, (b",", b"[", b"{", b'"')))
 
 
 class _DoubledKeyError(Exception):
@@ -235,13 +306,13 @@ def _finite(text: str) -> float:
 
 
 def _is_deep(value: Any) -> bool:
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(_MAX_DEPTH):
+    level = [value] if type(value) in _HOLDING else []
+    for _ in range(MAX_DEPTH):
         level = [
             inner
             for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) in _HOLDING
         ]
         if not level:
             return False
@@ -269,13 +340,14 @@ class Body:
 
     def named(self, names: Mapping[str, str]) -> bytes:
         """The body with the API's own names of the models; the bytes that came if it has these already."""
-        if self.document is None or all(names.get(model, model) == model for model in self.models):
+        if self.document is None:
             return self.content
-        model = self.model
-        if model is not None and self.models == {model}:
-            spliced = _spliced(self.content, model, names[model])
-            if spliced is not None:
-                return spliced
+        sent = [name for holder in _holders(self.document) if (name := _name(holder.get("model")))]
+        if all(names.get(model, model) == model for model in set(sent)):
+            return self.content
+        spliced = _spliced(self.content, len(sent), names)
+        if spliced is not None:
+            return spliced
         return json.dumps(_renamed(self.document, names), ensure_ascii=False, allow_nan=False).encode()
 
 
@@ -297,10 +369,16 @@ def _holders(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     for name in _LISTS_OF_MODELS:
         listed = document.get(name)
         yield from (one for one in (listed if isinstance(listed, list) else ()) if isinstance(one, dict))
+    for params in requests_of(document):
+        yield from _holders(params)
+
+
+def requests_of(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """What a batch asks, request by request."""
     requests = document.get("requests")
     for one in requests if isinstance(requests, list) else ():
         if isinstance(one, dict) and isinstance(one.get("params"), dict):
-            yield from _holders(one["params"])
+            yield one["params"]
 
 
 def _renamed(document: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -326,17 +404,23 @@ def _renamed_holder(one: Any, names: Mapping[str, str]) -> Any:
     return one if model is None else {**one, "model": names.get(model, model)}
 
 
-def _spliced(content: bytes, model: str, name: str) -> bytes | None:
-    """The bytes with the name exchanged in its place; None if they do not show clearly where that is.
+def _spliced(content: bytes, places: int, names: Mapping[str, str]) -> bytes | None:
+    """The bytes with the names exchanged in their places; None if they do not show clearly where these are.
 
-    A quotation mark inside a text has a backslash before it, so ``"model"`` after a brace, a comma or a space
-    is a key, and the only one that is written so.
+    ``places``: how many there are. A quotation mark inside a text has a backslash before it, so ``"model"``
+    is a whole text or the end of one. Where none is written with escapes and there are no more than places,
+    each is the key in one of them.
     """
-    if content.count(b'"model"') != 1 or b"\\u00" in content:
+    if content.count(_MODEL) != places or _ESCAPED_MODEL.search(content):
         return None
-    value = json.dumps(model, ensure_ascii=False).encode()
-    found = re.search(rb'(?<=[{,\s])"model"\s*:\s*(' + re.escape(value) + rb")(?=\s*[,}])", content)
-    if found is None:
-        return None
-    start, end = found.span(1)
-    return b"".join((content[:start], json.dumps(name, ensure_ascii=False).encode(), content[end:]))
+
+    known: dict[bytes, bytes] = {}
+
+    def exchanged(found: re.Match[bytes]) -> bytes:
+        written = found[2]
+        if written not in known:
+            model = json.loads(written)
+            known[written] = json.dumps(names.get(model, model), ensure_ascii=False).encode()
+        return found[1] + known[written]
+
+    return _MODEL_AND_NAME.sub(exchanged, content)

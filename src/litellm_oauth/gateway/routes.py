@@ -16,6 +16,7 @@ from fastapi import APIRouter, Request, Response, Security
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from ..errors import Forbidden, InvalidInput, LitellmOAuthError
@@ -287,8 +288,11 @@ def _job_id(text: str) -> UUID:
 async def _read(request: Request) -> bytes:
     """The body, up to one byte more than is allowed: what is longer is refused without being kept."""
     received = bytearray()
-    async for chunk in request.stream():
-        received += chunk
-        if len(received) > bodies.MAX_BODY_BYTES:
-            break
+    try:
+        async for chunk in request.stream():
+            received += chunk
+            if len(received) > bodies.MAX_BODY_BYTES:
+                break
+    except ClientDisconnect:
+        raise InvalidInput("The body broke off.") from None
     return bytes(received)

@@ -25,6 +25,7 @@ from ..service import TokenService
 from ..settings import Settings, load_document, load_settings
 from .anthropic_api import AnthropicApi
 from .bearer import send_as_bearer
+from .cloud_metadata import refuse_cloud_metadata
 from .credentials import KeyRing
 from .description import Description
 from .direct import direct_models, summary
@@ -72,7 +73,9 @@ async def start() -> None:
     send_as_bearer()
     retry_at_once(oauth_hook.waits_for_nothing, oauth_hook.is_final)
     oauth_hook.runtime.fill(runtime)
-    watch_http_clients(operator_keys(os.environ))
+    watch_http_clients(operator_keys(os.environ), cloud_metadata=settings.cloud_metadata)
+    if not settings.cloud_metadata:
+        refuse_cloud_metadata()
     client = http_client(timeout=TIMEOUT, limits=LIMITS)
     look_at_marked_models(Health(client, oauth_hook.provider_of, settings.allowed_api_bases))
     _mount(build_router(lambda: service, _authenticator(settings), settings))
