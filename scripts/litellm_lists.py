@@ -77,10 +77,25 @@ def _routes() -> set[str]:
     return found - {""}
 
 
+def _guardrails() -> dict[str, list[str]]:
+    """Each guardrail, and when it can look, as far as it says so."""
+    from litellm.proxy.guardrails import guardrail_registry
+
+    classes = guardrail_registry.guardrail_class_registry
+    return {
+        name: sorted(hook.value for hook in classes[name].get_supported_event_hooks() or ())
+        if name in classes
+        else []
+        for name in sorted(guardrail_registry.guardrail_initializer_registry)
+    }
+
+
 def main() -> None:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     import litellm
     from litellm.proxy._types import ConfigGeneralSettings, LiteLLMRoutes
+    from litellm.proxy.guardrails.guardrail_hooks.litellm_content_filter.patterns import PREBUILT_PATTERNS
+    from litellm.types.guardrails import LitellmParams
 
     lists = LiteLLMRoutes.__members__
     package = Path(str(files("litellm")))
@@ -91,6 +106,12 @@ def main() -> None:
         "management_routes": sorted({route for name in _MANAGEMENT for route in lists[name].value}),
         "provider_variables": sorted(_variables(package)),
         "callbacks": sorted(litellm._known_custom_logger_compatible_callbacks),
+        "guardrails": _guardrails(),
+        "guardrail_params": sorted(LitellmParams.model_fields),
+        "guardrail_categories": sorted(
+            file.stem for file in (package / "proxy/guardrails/content_filter_data/categories").iterdir()
+        ),
+        "guardrail_patterns": sorted(PREBUILT_PATTERNS),
         "general_settings": sorted(ConfigGeneralSettings.model_fields),
         # `litellm_settings` sets attributes of the module
         "litellm_settings": sorted(name for name in vars(litellm) if re.fullmatch("[a-z][a-z0-9_]*", name)),

@@ -140,7 +140,7 @@ REFUSED: Mapping[str, Mapping[str, str]] = {
         ),
         **dict.fromkeys(("public_routes", "public_model_groups"), _OPENS),
         **dict.fromkeys(("allowed_fails", "cooldown_time"), _COOLDOWN),
-        "guardrails": "the kit configures none, and they see no message past the router; leave it out",
+        "guardrails": "it is LiteLLM's older form; set litellm_oauth_guardrails",
         "log_raw_request_response": "it writes whole requests where others read; leave it out",
         "set_verbose": (
             "it prints beside the log, where no secret is hidden; set litellm_oauth_log_level to DEBUG"

@@ -14,10 +14,10 @@ import re
 # A model's key NAME is the variable LITELLM_OAUTH_KEY_NAME inside the process.
 MODEL_KEY_PREFIX = "LITELLM_OAUTH_KEY_"
 
-# How the variables begin that the callbacks in `litellm_options` read.
+# How the variables begin that the callbacks in `litellm_options` read, and those that guardrails refer to.
 CALLBACK_PREFIXES = (
-    *("ARIZE_", "BRAINTRUST_", "DD_", "GENERIC_LOGGER_", "LANGFUSE_", "LANGSMITH_", "LOGFIRE_", "OPIK_"),
-    *("OTEL_", "PHOENIX_", "POSTHOG_"),
+    *("ARIZE_", "BRAINTRUST_", "DD_", "GENERIC_LOGGER_", "GUARDRAIL_", "LANGFUSE_", "LANGSMITH_", "LOGFIRE_"),
+    *("OPIK_", "OTEL_", "PHOENIX_", "POSTHOG_"),
 )
 
 # Keys of providers that do not end in _API_KEY, and what takes their place: accounts, files with keys.
@@ -75,7 +75,7 @@ def fault_of_callback_key(name: object) -> str | None:
             "models' keys (litellm_oauth_api_keys, LITELLM_OAUTH_API_KEYS)"
         )
     if not name.startswith(CALLBACK_PREFIXES):
-        return f"holds {name}, which no callback reads; write one of {prefixes}"
+        return f"holds {name}, which no callback or guardrail reads; write one of {prefixes}"
     return None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from litellm_oauth.gateway.direct import HOOK, direct_models
+from litellm_oauth.gateway.direct import HOOK, direct_models, settings_of_litellm
 from support.role import RefusedError, rendered
 
 
@@ -144,7 +144,7 @@ def test_a_model_s_key_has_a_name_in_the_process_that_litellm_does_not_know() ->
     ("keys", "fault"),
     [
         ({"AWS_SECRET_ACCESS_KEY": "x"}, "holds AWS_SECRET_ACCESS_KEY, which LiteLLM would use for models"),
-        ({"LD_PRELOAD": "x"}, "holds LD_PRELOAD, which no callback reads; write one of ARIZE_"),
+        ({"LD_PRELOAD": "x"}, "holds LD_PRELOAD, which no callback or guardrail reads; write one of ARIZE_"),
         ({"lower": "x"}, "holds a name that is not of capital letters"),
         ({"LANGFUSE_HOST": "hunter2\u00e4"}, "is malformed (its values are not shown)"),
         ({"LANGFUSE_HOST": "hunter2\nx"}, "is malformed (its values are not shown)"),
@@ -195,6 +195,48 @@ def test_callbacks_stand_beside_the_module_s_own_and_take_messages_through_the_r
         "telemetry": False,
     }
     assert direct_models(config) == frozenset()
+
+
+def test_guardrails_reach_litellm_and_take_messages_through_the_router() -> None:
+    assert "guardrails" not in rendered({}).config
+    guardrails = [
+        {
+            "guardrail_name": "ours",
+            "litellm_params": {
+                "guardrail": "generic_guardrail_api",
+                "mode": ["pre_call", "post_call"],
+                "default_on": True,
+                "api_base": "https://guardrail.example.com",
+                "api_key": "os.environ/GUARDRAIL_KEY",
+            },
+        },
+        {
+            "guardrail_name": "words",
+            "litellm_params": {
+                "guardrail": "litellm_content_filter",
+                "mode": "pre_call",
+                "patterns": [{"pattern_type": "regex", "pattern": r"\bPRJ-\d{4}", "action": "BLOCK"}],
+            },
+        },
+    ]
+    found = rendered(
+        {"litellm_oauth_guardrails": guardrails, "litellm_oauth_callback_keys": {"GUARDRAIL_KEY": "fake-key"}}
+    )
+    assert found.config["guardrails"] == guardrails
+    assert direct_models(found.config) == frozenset()
+    assert settings_of_litellm(found.config) == ["guardrails"]
+    assert found.service["environment"]["LITELLM_OAUTH_CALLBACK_KEYS"] == "GUARDRAIL_KEY"
+    assert "fake-key" not in str(found)
+
+
+def test_a_guardrail_that_would_not_look_is_refused() -> None:
+    params = {"guardrail": "generic_guardrail_api", "mode": "pre_call", "api_key": "hunter2"}
+    with pytest.raises(RefusedError) as caught:
+        rendered({"litellm_oauth_guardrails": [{"guardrail_name": "ours", "litellm_params": params}]})
+    said = str(caught.value)
+    assert "litellm_oauth_guardrails holds ours, which lacks api_base" in said
+    assert "It holds ours, whose api_key is written out; write os.environ/GUARDRAIL_KEY" in said
+    assert "hunter2" not in said
 
 
 def test_what_would_do_harm_is_refused_in_one_message() -> None:

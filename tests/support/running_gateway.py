@@ -27,6 +27,8 @@ USER_KEYS = {name: f"sk-obviously-fake-{name}" for name in ("alice", "bob", "car
 OPERATOR_KEY = "obviously-fake-operator-key"
 # What is never to be seen upstream, in a log or in an answer.
 SECRETS = (MASTER_KEY, *USER_KEYS.values(), OPERATOR_KEY)
+# How the scripted provider's tokens begin, those of access and of refresh.
+TOKENS = ("sk-ant-oat01-", "sk-ant-ort01-")
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def test_each_setting_is_one_of_litellm_s(section: str, name: str) -> None:
 def test_each_callback_is_one_of_litellm_s_and_its_variables_can_be_set() -> None:
     assert set(CALLBACKS) <= set(LISTS["callbacks"])
     assert not set(CALLBACKS) & set(REFUSED_CALLBACKS)
-    first_words = {prefix.strip("_").split("_")[0].lower() for prefix in CALLBACK_PREFIXES}
+    first_words = {prefix.strip("_").split("_")[0].lower() for prefix in CALLBACK_PREFIXES} - {"guardrail"}
     names = {"datadog": "dd", "arize_phoenix": "phoenix", "datadog_llm_observability": "dd"}
     assert {names.get(name, name.split("_")[0]) for name in CALLBACKS} == first_words
 
@@ -96,6 +96,7 @@ def test_a_value_of_another_type_is_refused_with_the_mend(name: str, value: obje
         ("litellm_settings", "post_call_rules", "names code"),
         ("litellm_settings", "allowed_fails", "take the model from all the others"),
         ("litellm_settings", "ssl_verify", "set litellm_oauth_ca_file"),
+        ("litellm_settings", "guardrails", "set litellm_oauth_guardrails"),
         ("general_settings", "master_key", "the kit writes it itself"),
         ("general_settings", "database_url", "the kit writes it itself"),
         ("general_settings", "database_connection_pool_limit", "the kit writes it itself"),

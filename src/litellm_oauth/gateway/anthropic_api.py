@@ -25,6 +25,8 @@ BATCHES = "v1/messages/batches"
 # What asks a model, and has to say which.
 _ASKING = (*_OF_A_MODEL, BATCHES, "v1/complete")
 _MODELS = "v1/models/"
+# Methods that bring the API nothing to read.
+_TAKING = frozenset(("GET", "HEAD", "DELETE"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,8 @@ def asks_a_model(method: str, path: str) -> bool:
 class AnthropicApi:
     """Plans requests.
 
-    ``direct``: the models whose messages LiteLLM's router would only pass on.
+    ``direct``: the models whose messages LiteLLM's router would only pass on. ``guarded``: whether LiteLLM
+    has guardrails, so that nothing reaches a model past its router.
     """
 
     def __init__(
@@ -63,11 +66,14 @@ class AnthropicApi:
         provider_of: ProviderOf,
         allowed_api_bases: tuple[str, ...],
         direct: frozenset[str],
+        *,
+        guarded: bool = False,
     ) -> None:
         self._models = models
         self._provider_of = provider_of
         self._allowed = allowed_api_bases
         self._direct = direct
+        self._guarded = guarded
 
     async def message(self, incoming: Incoming, body: Body, model: str) -> Plan | None:
         """A message that LiteLLM's router would only pass on, None for others. ``model``: its listed name."""
@@ -80,15 +86,47 @@ class AnthropicApi:
             return await self._of_a_model(incoming, MESSAGES[1:], body, model)
         lost = lost_in_the_router(document)
         if lost:
+            elsewhere = (
+                "."
+                if self._guarded
+                else ", or to /anthropic/v1/messages, where every field goes on as it came."
+            )
             raise InvalidInput(
                 f"This message goes through LiteLLM's router, which leaves out {', '.join(lost)[:200]}. "
-                "Send it without, or to /anthropic/v1/messages, where every field goes on as it came."
+                f"Send it without{elsewhere}"
             )
         return None
 
     async def count(self, incoming: Incoming, body: Body, model: str) -> Plan | None:
         """A count of tokens, made by the API itself; None for a model of another provider."""
         return await self._of_a_model(incoming, COUNT_TOKENS[1:], body, model)
+
+    def is_guarded(self, method: str, path: str) -> bool:
+        """Whether a call below ``/anthropic/`` is a message that guardrails have to see. ``path``: see below.
+
+        Raises Forbidden for a call that would bring a model something past them. A count of tokens does not.
+        """
+        if not self._guarded or method in _TAKING or path == COUNT_TOKENS[1:]:
+            return False
+        if method == "POST" and path == MESSAGES[1:]:
+            return True
+        raise Forbidden(
+            "This gateway has guardrails, which do not see this call of the API. "
+            "Send messages one by one, to /v1/messages."
+        )
+
+    def named_in_list(self, name: str) -> str:
+        """The name in the list for that name, or for the one that the API knows the model by.
+
+        Raises NoSuchModel.
+        """
+        try:
+            return self._models.listed(name)
+        except NoSuchModel:
+            deployment = self._models.called_upstream(name)
+            if deployment is None:
+                raise
+            return str(deployment["model_name"])
 
     async def pass_through(
         self, incoming: Incoming, body: Body | AsyncIterable[bytes], path: str

@@ -158,12 +158,13 @@ class GatewayMiddleware:
             await self._app(scope, receive, send)
             return
         request = _request(scope, receive, send, Exchange(self._origin(scope)), HeldMemory(self._memory))
+        path = request.path
         token = current.set(request.exchange)
         try:
             await self._answer(request)
         except LitellmOAuthError as error:
             # Whoever is refused before the body has come sends no more of it.
-            await _respond(request, _answer_to(error, request.path), close=request.has_body)
+            await _respond(request, _answer_to(error, path), close=request.has_body)
         except ClientGone:
             # A server says the same of a body that is broken on its way, whose sender waits for an answer.
             await _respond(request, answer_for(InvalidInput("The body broke off.")), close=True)
@@ -244,8 +245,11 @@ class GatewayMiddleware:
         await _respond_with(request, 204, b"", {"Allow": allowed})
         return True
 
-    async def _ask(self, request: _Request, caller: Caller) -> None:
-        """A request for a model."""
+    async def _ask(
+        self, request: _Request, caller: Caller, listed: Callable[[str], str] | None = None
+    ) -> None:
+        """A request for a model. ``listed``: finds its name in the list."""
+        listed = listed or self._models.listed
         body = json_body(await self._read(request))
         asked = body.model
         if asked is None:
@@ -255,10 +259,10 @@ class GatewayMiddleware:
         if "model" in QueryParams(request.scope["query_string"]):
             # LiteLLM would take it in place of the body's.
             raise InvalidInput("The query names a model. Name it in the body alone.")
-        model = self._models.listed(asked)
+        model = listed(asked)
         document = dict(body.document or {})
         for name in models_of_fallbacks(document):
-            self._models.listed(name)
+            listed(name)
         for name in body.models - {asked}:
             self._api.listed(name)
         request.exchange.lends_keys = True
@@ -280,6 +284,10 @@ class GatewayMiddleware:
         """A request of another kind for the API."""
         incoming = request.incoming()
         path = self._api.path_of(incoming)
+        if self._api.is_guarded(request.method, path):
+            request.scope = {**request.scope, "path": MESSAGES, "raw_path": MESSAGES.encode()}
+            await self._ask(request, caller, self._api.named_in_list)
+            return
         if request.has_body and request.method == "POST" and path == BATCHES:
             await self._send(request, await self._api.batch(incoming, self._batch(request), path), caller)
             return

@@ -30,6 +30,7 @@ from .credentials import KeyRing
 from .description import Description
 from .direct import direct_models, summary
 from .forward import LIMITS, TIMEOUT, Forwarder
+from .guarded import demand_guardrails
 from .health import Health, look_at_marked_models
 from .hook import oauth_hook
 from .http_clients import watch_http_clients
@@ -81,7 +82,10 @@ async def start() -> None:
     document = load_document()
     direct = direct_models(document) if settings.direct_messages else frozenset()
     _log.info("%s", summary(document, direct_messages=settings.direct_messages))
-    _wrap(runtime, client, direct)
+    guarded = bool(document.get("guardrails"))
+    if guarded:
+        demand_guardrails()
+    _wrap(runtime, client, direct, guarded=guarded)
     _log.info("the OAuth module is ready; logins for %s", settings.provider.issuer)
     # Also without auto_refresh: old logins are forgotten there.
     task = asyncio.create_task(service.run_background(), name="litellm_oauth background")
@@ -119,7 +123,7 @@ def _close_at_the_end(
     proxy_server.proxy_shutdown_event = close_and_end
 
 
-def _wrap(runtime: Runtime, client: httpx.AsyncClient, direct: frozenset[str]) -> None:
+def _wrap(runtime: Runtime, client: httpx.AsyncClient, direct: frozenset[str], *, guarded: bool) -> None:
     """Put our layer round LiteLLM's application, which has put its own together already."""
     settings = runtime.settings
     models = Models(oauth_hook.provider_of)
@@ -129,7 +133,7 @@ def _wrap(runtime: Runtime, client: httpx.AsyncClient, direct: frozenset[str]) -
         runtime,
         KeyRing(settings.master_key, settings.user_keys),
         models,
-        AnthropicApi(models, oauth_hook.provider_of, settings.allowed_api_bases, direct),
+        AnthropicApi(models, oauth_hook.provider_of, settings.allowed_api_bases, direct, guarded=guarded),
         Forwarder(runtime, client),
         limits=Limits(settings.max_body_mb * MEGABYTE, settings.max_upload_mb * MEGABYTE),
         origin=_origins(settings),
