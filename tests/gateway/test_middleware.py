@@ -119,7 +119,9 @@ async def request(
     seen = Seen()
     settings = SimpleNamespace(extra_routes=["/v1/rerank"], shared_default=False, public_url="http://gateway")
     runtime = SimpleNamespace(settings=settings, service=None)
-    api = SimpleNamespace(path_of=seen.path_of, pass_through=seen.pass_through)
+    api = SimpleNamespace(
+        path_of=seen.path_of, pass_through=seen.pass_through, is_guarded=lambda method, path: False
+    )
     app = layer.GatewayMiddleware(
         seen.app,
         runtime,
