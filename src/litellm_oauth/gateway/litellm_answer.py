@@ -34,7 +34,7 @@ _UNUSABLE = ErrorAnswer(
     502, "The API's answer could not be translated. The gateway's log says more.", "unusable_answer"
 )
 # What LiteLLM says of a field that it refuses, with 401, on which clients throw their key away.
-_REJECTED = re.compile(rb"Rejected Request: (?:(\w+) is not allowed)?")
+_REJECTED = re.compile(rb'Rejected Request: ([^."\\]{1,200})')
 # LiteLLM shows its own in some messages.
 _GZIP = b"\x1f\x8b"
 _TRACEBACK = b"Traceback (most recent call last)"
@@ -141,10 +141,11 @@ class LitellmAnswer:
         return kept + [pair for pair in found.items() if pair[0] not in names]
 
 
-def _refusing(field: bytes | None) -> ErrorAnswer:
-    named = "what chooses them" if field is None else field.decode()
-    message = f"The gateway chooses addresses and credentials itself. Send the body without {named}."
-    return ErrorAnswer(400, message, "invalid_request")
+def _refusing(reason: bytes) -> ErrorAnswer:
+    """``reason``: what LiteLLM says of the field."""
+    said = reason.decode("utf-8", "replace").strip()
+    message = f"{said}. The gateway chooses addresses and credentials itself."
+    return ErrorAnswer(400, message, "invalid_input")
 
 
 def _unpacked(content: bytes) -> bytes:
