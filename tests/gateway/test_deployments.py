@@ -76,6 +76,19 @@ def test_a_clients_own_key_on_another_deployment_is_none_of_our_business() -> No
     assert base_of(call("", model_info=info, api_key="sk-own")) is None
 
 
+@pytest.mark.parametrize(("deployment", "key"), [("plain", "sk-ant-api-x"), ("marked", "oauth")])
+@pytest.mark.parametrize(
+    "way",
+    [{"custom_llm_provider": "openai"}, {"azure": True}, {"deployment_id": "x"}, {"use_litellm_proxy": True}],
+)
+def test_no_credentials_go_to_another_provider(deployment: str, key: str, way: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="provider"):
+        base_of(call(deployment, api_key=key, **way))
+    info = {"id": "throw-away", "original_model_id": deployment}
+    with pytest.raises(InvalidInput):
+        base_of(call("", model_info=info, api_key="sk-own", **way))
+
+
 @pytest.mark.parametrize("name", ["api_base", "base_url"])
 def test_an_address_that_is_not_the_deployments_is_refused(name: str) -> None:
     with pytest.raises(InvalidInput, match="address"):

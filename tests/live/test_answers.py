@@ -102,6 +102,15 @@ def test_an_end_that_only_the_transport_calls_good_is_told_as_an_error(
     assert "content_block_de\r" not in answer.text
 
 
+@pytest.mark.parametrize("form", STREAMED[:3], ids=lambda form: form.name)
+def test_an_event_that_does_not_end_is_broken_off(alice: httpx.Client, api: ScriptedApi, form: Form) -> None:
+    api.then(form.api_path, lambda _: [STREAM_HEAD, *events(end=False), b"data: ", *[b"A" * 1_000_000] * 40])
+    answer = form.ask(alice)
+    assert answer.status_code == 200
+    assert "error" in answer.text.rpartition("Hello back")[2]
+    assert len(answer.text) < 1_000_000
+
+
 @pytest.mark.parametrize("form", STREAMED, ids=lambda form: form.name)
 def test_a_whole_stream_ends_without_an_error(alice: httpx.Client, api: ScriptedApi, form: Form) -> None:
     answer = form.ask(alice)

@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import statistics
 import threading
 import time
@@ -47,6 +48,30 @@ def test_a_packed_body_is_a_415(alice: httpx.Client, api: ScriptedApi, form: For
     assert answer.status_code == 415, answer.text
     assert answer.headers["accept-encoding"] == "identity"
     assert api.received == []
+
+
+@FORM
+def test_a_second_line_of_the_header_counts_as_well(
+    alice: httpx.Client, api: ScriptedApi, form: Form
+) -> None:
+    headers = [
+        ("Content-Type", "application/json"),
+        ("Content-Encoding", "identity"),
+        ("Content-Encoding", "gzip"),
+    ]
+    assert alice.post(form.path, content=json.dumps(form.body), headers=headers).status_code == 415
+    assert api.received == []
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/messages", "/v1/chat/completions", "/anthropic/v1/messages", "/auth/claude/oauth/refresh"]
+)
+def test_a_broken_chunk_is_the_client_s_fault(gateway: RunningGateway, path: str) -> None:
+    address = httpx.URL(gateway.url)
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {USER_KEYS['alice']}\r\n"
+    with socket.create_connection((address.host, address.port or 80), timeout=20) as connection:
+        connection.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\nno number\r\n".encode())
+        assert b" 400 " in connection.recv(1000).partition(b"\r\n")[0]
 
 
 @FORM
@@ -298,6 +323,49 @@ def _settled(gateway: RunningGateway) -> int:
         time.sleep(0.3)
         seen.append(gateway.memory())
     return min(seen[-5:])
+
+
+@pytest.mark.parametrize("value", [b"[]", b"[[]]", b'{"":0}', b'"a"', b'{"":' * 150 + b"0" + b"}" * 150])
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions", "/anthropic/v1/messages/batches"])
+def test_no_number_of_values_ends_a_worker(small: RunningGateway, path: str, value: bytes) -> None:
+    """Each takes up to fifty times its size once it has been read."""
+    before = small.workers()
+    values = b",".join([value] * (30 * MEGABYTE // (len(value) + 1)))
+    content = b'{"model":"%b","max_tokens":9,"messages":[%b]}' % (MODEL.encode(), values)
+    headers = {"Authorization": f"Bearer {USER_KEYS['alice']}", **JSON}
+    answer = httpx.post(f"{small.url}{path}", content=content, headers=headers, timeout=120)
+    assert (answer.status_code, "values" in answer.text) == (400, True)
+    assert small.workers() == before
+
+
+def test_names_of_no_model_are_forgotten(small: RunningGateway) -> None:
+    before = small.workers()
+    headers = {"Authorization": f"Bearer {USER_KEYS['alice']}", **JSON}
+    for number in range(25):
+        content = json.dumps({**MESSAGE, "model": f"{number}{'A' * 30 * MEGABYTE}"})
+        answer = httpx.post(f"{small.url}/v1/messages", content=content, headers=headers, timeout=120)
+        assert answer.status_code == 400
+    assert small.workers() == before
+
+
+def test_who_sends_a_large_body_slowly_keeps_others_waiting_for_a_while_only(
+    small: RunningGateway, scripted: ScriptedApi
+) -> None:
+    address = httpx.URL(small.url)
+    head = f"POST /v1/messages HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {USER_KEYS['alice']}\r\n"
+    connections = [socket.create_connection((address.host, address.port or 80), timeout=40) for _ in range(3)]
+    try:
+        for connection in connections:
+            connection.sendall(f"{head}Content-Length: {32 * MEGABYTE}\r\n\r\n{{".encode())
+        time.sleep(1)
+        started = time.monotonic()
+        assert _post(small, PLAIN[0], _body_of(MEGABYTE, PLAIN[0])) == 200
+        assert time.monotonic() - started < 40
+        assert b" 408 " in connections[0].recv(1000).partition(b"\r\n")[0]
+    finally:
+        for connection in connections:
+            connection.close()
+        scripted.forget()
 
 
 def test_uploads_without_a_key_disturb_nobody(small: RunningGateway, scripted: ScriptedApi) -> None:

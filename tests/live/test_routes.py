@@ -93,6 +93,54 @@ def test_an_operator_s_key_does_open_models(alice: httpx.Client, api: ScriptedAp
     assert api.last.json["model"] == "claude-keyed-1"
 
 
+@pytest.mark.parametrize("form", [form for form in PLAIN if form.path != "/anthropic/v1/messages"], ids=str)
+@pytest.mark.parametrize("model", ["keyed", "claude-sonnet-4"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"custom_llm_provider": "openai"},
+        {"azure": True},
+        {"deployment_id": "x"},
+        {"use_litellm_proxy": True},
+        {"use_xai_oauth": True},
+        {"api_base": "http://127.0.0.1:9"},
+        {"base_url": "http://127.0.0.1:9"},
+        {"user_config": {"model_list": []}},
+        {"model_list": []},
+        {"fallbacks": [{"model": "keyed", "api_base": "http://127.0.0.1:9"}]},
+    ],
+    ids=str,
+)
+def test_no_field_leads_a_credential_elsewhere(
+    alice: httpx.Client, api: ScriptedApi, form: Form, model: str, way: dict[str, object]
+) -> None:
+    answer = form.ask(alice, model=model, num_retries=0, **way)
+    assert {one.path for one in api.received} <= {"/v1/messages"}
+    if answer.status_code != 200:
+        # Not a 401, on which clients throw their key away.
+        assert answer.status_code == 400, answer.text
+        assert api.received == []
+
+
+@pytest.mark.parametrize("form", [*PLAIN[:2], *PLAIN[3:], COUNTS[0]], ids=lambda form: form.name)
+@pytest.mark.parametrize("name", ["keyed", "keyed,claude-sonnet-4", "anthropic/claude-keyed-1"])
+def test_the_query_names_no_model(alice: httpx.Client, api: ScriptedApi, form: Form, name: str) -> None:
+    answer = alice.post(form.path, params={"model": name}, json=form.body)
+    assert answer.status_code == 400, answer.text
+    assert api.received == []
+
+
+@pytest.mark.parametrize("form", [*PLAIN, COUNTS[0]], ids=lambda form: form.name)
+@pytest.mark.parametrize("model", ["keyed", "claude-sonnet-4"])
+def test_no_tool_names_a_model_that_is_not_listed(
+    alice: httpx.Client, api: ScriptedApi, form: Form, model: str
+) -> None:
+    answer = form.ask(alice, model=model, tools=[{"type": "advisor", "name": "a", "model": "claude-x"}])
+    assert answer.status_code in (400, 404), answer.text
+    assert "claude-x" in answer.text
+    assert api.received == []
+
+
 @pytest.mark.parametrize(
     "path",
     [
@@ -233,6 +281,14 @@ def test_options_says_what_a_route_takes(gateway: RunningGateway, path: str) -> 
     answer = httpx.options(f"{gateway.url}{path}")
     assert answer.status_code == 204, answer.text
     assert "OPTIONS" in answer.headers["allow"]
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions", "/anthropic/v1/messages"])
+def test_a_browser_is_told_without_a_key_what_it_may_send(gateway: RunningGateway, path: str) -> None:
+    headers = {"Origin": "https://app.example.com", "Access-Control-Request-Method": "POST"}
+    answer = httpx.options(f"{gateway.url}{path}", headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert "POST" in answer.headers["access-control-allow-methods"]
 
 
 @pytest.mark.parametrize(
