@@ -207,7 +207,7 @@ def test_below_anthropic_nothing_goes_past_the_guardrails(
     assert "/anthropic/" not in lost.text
     api.forget()
     unknown = asker.post("/anthropic/v1/messages", json={**MESSAGE, "model": "no-such"})
-    assert "There is no model 'no-such' here" in unknown.text
+    assert (unknown.status_code, "no model 'no-such' here" in unknown.text) == (404, True)
     batch = {"requests": [{"custom_id": "a", "params": MESSAGE}]}
     for method, path, body in (
         ("POST", "v1/messages/batches", batch),

@@ -55,7 +55,7 @@ def test_a_private_ca_is_mounted_and_trusted() -> None:
     assert [{"type": "bind", "source": source, "target": target, "read_only": True}] in service["mounts"]
 
 
-def test_all_models_of_the_kit_that_take_tokens_can_be_direct() -> None:
+def test_all_models_of_the_kit_can_be_direct() -> None:
     """What the role writes beside them must not keep messages on LiteLLM's router."""
     models: list[dict[str, Any]] = [
         {"name": "by-token", "model": "claude-x"},
@@ -63,7 +63,7 @@ def test_all_models_of_the_kit_that_take_tokens_can_be_direct() -> None:
     ]
     config = rendered({"litellm_oauth_models": models, "litellm_oauth_api_keys": {"KEY": "fake"}}).config
     assert config["claude_oauth"]["direct_messages"] is True
-    assert direct_models(config) == {"by-token"}
+    assert direct_models(config) == {"by-token", "by-key"}
 
 
 def test_what_is_open_to_users_reaches_the_module() -> None:
