@@ -191,6 +191,8 @@ def test_a_refresh_goes_on_when_the_one_who_waits_for_it_leaves(
         {"tools": [{"type": "odd"}, 7]},
         {"max_tokens": "many", "max_output_tokens": "many"},
         {"metadata": "text"},
+        {"litellm_params": "text"},
+        {"litellm_params": [1]},
         {"stream": "perhaps"},
     ],
     ids=str,

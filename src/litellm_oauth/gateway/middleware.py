@@ -261,6 +261,9 @@ class GatewayMiddleware:
             raise InvalidInput("The query names a model. Name it in the body alone.")
         model = listed(asked)
         document = dict(body.document or {})
+        if not isinstance(document.get("litellm_params"), dict | None):
+            # LiteLLM reads it after it has asked the API, and asks again when it cannot.
+            raise InvalidInput("litellm_params is no object. Leave it out.")
         for name in models_of_fallbacks(document):
             listed(name)
         for name in body.models - {asked}:
