@@ -114,6 +114,7 @@ async def request(
     *,
     method: str = "POST",
     told: bool = False,
+    user: str | None = None,
 ) -> Seen:
     """One request; ``told``: whether its headers tell of a body."""
     seen = Seen()
@@ -134,6 +135,8 @@ async def request(
         description=None,
     )
     headers = [(b"authorization", f"Bearer {key}".encode()), (b"content-type", b"application/json")]
+    if user is not None:
+        headers.append((b"x-litellm-oauth-user", user.encode("latin-1")))
     if told:
         headers.append((b"content-length", str(len(content)).encode()))
     elif content and version == "1.1":
@@ -198,6 +201,12 @@ async def test_the_rules_of_bodies_hold_on_litellm_s_routes(
     assert (large.status, large.litellm) == (413, [])
     doubled = await request(layer, path, b'{"a": 1, "a": 2}', version, key, told=told)
     assert (doubled.status, doubled.litellm) == (400, [])
+
+
+async def test_what_is_refused_on_the_routes_of_logins_is_not_kept_either(layer: ModuleType) -> None:
+    seen = await request(layer, "/auth/claude/oauth/status", b"", "1.1", ALICE, method="GET", user="é")
+    assert (seen.status, seen.litellm) == (400, [])
+    assert (b"cache-control", b"no-store") in seen.sent[0]["headers"]
 
 
 @versions

@@ -91,6 +91,10 @@ _TYPES: Mapping[int, str] = {
 _CHALLENGE: Mapping[str, str] = {"WWW-Authenticate": "Bearer"}
 
 
+# What the routes of logins say is for the one who asked, now.
+NO_STORE: Mapping[str, str] = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorAnswer:
     """An error as HTTP shows it."""

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import InvalidInput, LitellmOAuthError
 from .acting import acting_for
-from .answers import ErrorAnswer, answer_for, chat_answer_for
+from .answers import NO_STORE, ErrorAnswer, answer_for, chat_answer_for
 from .anthropic_api import BATCHES, AnthropicApi, Incoming, Plan, asks_a_model
 from .batch_stream import BatchStream
 from .credentials import GatewayKey, KeyRing, candidates, is_of_the_provider, with_key_alone
@@ -49,6 +49,7 @@ from .route_policy import (
     COUNT_TOKENS,
     MESSAGES,
     OPENAPI,
+    OWN,
     PASS_THROUGH,
     Access,
     RoutePolicy,
@@ -443,6 +444,8 @@ def _answer_to(error: LitellmOAuthError, path: str) -> ErrorAnswer:
     if isinstance(error, NoSuchModel) and (path.startswith(PASS_THROUGH) or model_in(path) is not None):
         # As the API has it. LiteLLM's own routes say 400.
         return replace(answer, status=404)
+    if path.startswith(f"{OWN}/"):
+        return replace(answer, headers={**NO_STORE, **answer.headers})
     return answer
 
 

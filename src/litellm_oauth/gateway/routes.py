@@ -25,7 +25,7 @@ from ..service import TokenService
 from ..settings import Settings
 from . import bodies, openapi, views
 from .acting import acting_for
-from .answers import ErrorAnswer, answer_for
+from .answers import NO_STORE, ErrorAnswer, answer_for
 from .exchange import origin_or
 from .identity import ANONYMOUS, USER_HEADER, Caller, named_in_header
 
@@ -38,7 +38,6 @@ ServiceProvider = Callable[[], TokenService]
 Authenticate = Callable[[Request], Awaitable[Caller]]
 
 _log = logging.getLogger(__name__)
-_NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _KEY_HEADERS = (
     "authorization",
     "x-api-key",
@@ -202,7 +201,7 @@ class _Api:
         )
         location = f"{request.scope.get('root_path', '')}{PREFIX}/refresh/{started.job.job_id}"
         body = views.started_job(started, location)
-        return JSONResponse(body, 202, {**_NO_STORE, "Location": location})
+        return JSONResponse(body, 202, {**NO_STORE, "Location": location})
 
     async def _call(
         self,
@@ -266,11 +265,11 @@ def build_router(
 
 
 def _answer(body: Mapping[str, object]) -> Response:
-    return JSONResponse(body, headers=_NO_STORE)
+    return JSONResponse(body, headers=NO_STORE)
 
 
 def _error(answer: ErrorAnswer) -> Response:
-    return JSONResponse(answer.body, answer.status, {**_NO_STORE, **answer.headers})
+    return JSONResponse(answer.body, answer.status, {**NO_STORE, **answer.headers})
 
 
 def _demand_admin(call: _Call, what: str) -> None:
