@@ -48,7 +48,8 @@ def test_the_example_is_what_the_gateway_reads(example: dict[str, Any], tmp_path
     config = tmp_path / "config.yaml"
     template = ROOT / "roles/litellm_oauth/templates/config.yaml.j2"
     arguments = {"src": str(template), "dest": str(config)}
-    defaults = [f"-e@roles/{role}/defaults/main.yml" for role in ("service", "litellm_oauth")]
+    files = ("service/defaults", "litellm_oauth/defaults", "litellm_oauth/vars")
+    defaults = [f"-e@roles/{file}/main.yml" for file in files]
     result = run(
         *("ansible", "localhost", "-i", "localhost,", "-c", "local", "-m", "ansible.builtin.template"),
         *("-a", json.dumps(arguments), *defaults, "-e", json.dumps(example)),
