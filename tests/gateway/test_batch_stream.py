@@ -21,6 +21,7 @@ from litellm_oauth.gateway.errors import BodyTooLarge, NoSuchModel, TooManyBodie
 from litellm_oauth.gateway.request_body import Body, BodyMemory, ClientGone, HeldMemory, json_body
 
 MB = 1 << 20
+ALICE = "alice"
 NAMES = {"ours": 'the "api\'s" é', "other": "the-api's-too", "same": "same", 'o"\\': "\U0001f600"}
 
 
@@ -475,11 +476,11 @@ async def test_a_large_request_holds_memory_until_it_has_gone_on() -> None:
     batch = stream(b'{"requests":[' + large + b",", large, b"]}", memory=memory)
     await batch.begin(named)
     with pytest.raises(TooManyBodies):
-        await memory.take(2 * MB)
+        await memory.take(ALICE, 2 * MB)
     assert len(await _next(batch)) > 500_000
     async for _ in batch:
         pass
-    assert await memory.take(2 * MB) == 2 * MB
+    assert await memory.take(ALICE, 2 * MB) == 2 * MB
 
 
 async def _next(batch: BatchStream) -> bytes:
@@ -490,14 +491,14 @@ async def _next(batch: BatchStream) -> bytes:
 
 async def test_a_large_request_waits_for_memory() -> None:
     memory = BodyMemory(MB, patience=0.01)
-    await memory.take(MB)
+    await memory.take(ALICE, MB)
     with pytest.raises(TooManyBodies):
         await passed(stream(batch_of(asking(system="x" * 500_000)), memory=memory))
 
 
 async def test_small_requests_need_none() -> None:
     memory = BodyMemory(MB, patience=0.01)
-    await memory.take(MB)
+    await memory.take(ALICE, MB)
     assert len(await passed(stream(batch_of(*[asking(system="x" * 1000)] * 2000), memory=memory))) > MB
 
 

@@ -185,7 +185,10 @@ async def test_a_refusal_before_the_api_was_asked_keeps_its_status(status: int) 
 
 
 PACKED = gzip.compress(b"some words that are no more than that")
-TRACE = b'{"error": {"message": "Traceback (most recent call last): ..."}}'
+TRACE = (
+    b'{"error": {"message": "Traceback (most recent call last):\\n'
+    b'  File \\"/app/lib/python3.13/site-packages/litellm/main.py\\", line 1, in x"}}'
+)
 
 
 @pytest.mark.parametrize(
@@ -200,6 +203,12 @@ async def test_litellm_s_traceback_is_not_shown(
     sent = await answered(CHAT, exchange_with(api), litellm, [], content[:30], content[30:])
     assert (sent.status, sent.code) == (told, code)
     assert b"Traceback" not in sent.body
+
+
+async def test_a_traceback_that_a_client_has_sent_may_be_quoted_to_it() -> None:
+    said = b'{"error": {"message": "unexpected: Traceback (most recent call last): File my.py, line 1"}}'
+    sent = await answered(CHAT, exchange_with(400), 400, [], said)
+    assert (sent.status, sent.body) == (400, said)
 
 
 @pytest.mark.parametrize(

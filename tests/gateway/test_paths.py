@@ -21,8 +21,6 @@ UNRESERVED = b"ABCXYZabcxyz0189._~-"
         (b"v1/messages/", "v1/messages"),
         (b"v1/messages/batches/msgbatch_01/results", "v1/messages/batches/msgbatch_01/results"),
         (b"v1/models/claude-3.5~x_y", "v1/models/claude-3.5~x_y"),
-        (b"v1/...", "v1/..."),
-        (b"v1/..a", "v1/..a"),
         (b"v1/.a", "v1/.a"),
         # RFC 3986 §2.3: the same path, in whichever form.
         (b"v1/%6dessages", "v1/messages"),
@@ -43,6 +41,10 @@ def test_a_path_of_the_api_is_decoded_once(raw: bytes, path: str) -> None:
         b"%2E%2e",
         b".%2e",
         b"%252e%252e",
+        b"...",
+        b"..a",
+        b"a..",
+        b"a%2e.b",
         b"..;",
         b"..;a=b",
         b"..%3b",
@@ -160,7 +162,8 @@ def test_a_path_that_is_let_through_is_the_same_to_every_reader(raw: bytes) -> N
     segments = path.split("/")
     assert segments[0] == "v1"
     assert len(segments) > 1
-    assert not {"", ".", ".."} & set(segments)
+    assert not {"", "."} & set(segments)
+    assert ".." not in path
     assert "oauth" not in path.lower()
     assert api_path(path.encode()) == path
 
@@ -169,5 +172,5 @@ def test_a_path_that_is_let_through_is_the_same_to_every_reader(raw: bytes) -> N
     st.lists(st.lists(st.sampled_from(UNRESERVED), min_size=1, max_size=6).map(bytes), min_size=1, max_size=4)
 )
 def test_a_path_of_unreserved_characters_goes_through_as_it_is(segments: list[bytes]) -> None:
-    raw = b"/".join([b"v1", *(segment for segment in segments if segment.strip(b"."))])
+    raw = b"/".join([b"v1", *(one for one in segments if b".." not in one and one != b".")])
     assert b"/" not in raw or api_path(raw) == raw.decode()

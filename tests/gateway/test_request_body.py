@@ -32,6 +32,7 @@ from litellm_oauth.gateway.request_body import (
 )
 
 MB = 1 << 20
+ALICE, BOB = "alice", "bob"
 
 
 def receiving(*pieces: bytes, ends: bool = True) -> Receive:
@@ -46,8 +47,8 @@ def receiving(*pieces: bytes, ends: bool = True) -> Receive:
     return receive
 
 
-def held(memory: BodyMemory | None = None) -> HeldMemory:
-    return HeldMemory(memory or BodyMemory(100 * MB))
+def held(memory: BodyMemory | None = None, owner: str = ALICE) -> HeldMemory:
+    return HeldMemory(memory or BodyMemory(100 * MB), owner)
 
 
 # Reading
@@ -143,8 +144,8 @@ async def test_an_upload_that_a_server_s_application_receives_has_the_same_limit
 
 async def test_small_bodies_need_no_memory() -> None:
     memory = BodyMemory(MB, patience=0.01)
-    assert await memory.take(MB) == MB
-    assert await memory.take(256 * 1024) == 0
+    assert await memory.take(ALICE, MB) == MB
+    assert await memory.take(ALICE, 256 * 1024) == 0
     assert await read(receiving(b"0" * 1000), None, 10 * MB, held(memory)) == b"0" * 1000
 
 
@@ -153,45 +154,45 @@ async def test_a_body_of_unknown_size_takes_what_it_may_become() -> None:
     request = held(memory)
     await read(receiving(b"0" * (MB // 2)), None, 2 * MB, request)
     with pytest.raises(TooManyBodies):
-        await memory.take(MB + 1)
+        await memory.take(ALICE, MB + 1)
     request.release()
-    assert await memory.take(3 * MB) == 3 * MB
+    assert await memory.take(ALICE, 3 * MB) == 3 * MB
 
 
 async def test_a_body_larger_than_all_memory_takes_all_of_it() -> None:
     memory = BodyMemory(MB)
-    assert await memory.take(50 * MB) == MB
+    assert await memory.take(ALICE, 50 * MB) == MB
 
 
 async def test_who_comes_first_is_served_first() -> None:
     """A small one does not overtake a large one, which would else wait for ever."""
     memory = BodyMemory(4 * MB)
-    await memory.take(3 * MB)
+    await memory.take(ALICE, 3 * MB)
     order: list[str] = []
 
     async def take(name: str, amount: int) -> None:
-        await memory.take(amount)
+        await memory.take(ALICE, amount)
         order.append(name)
 
     large, small = asyncio.create_task(take("large", 4 * MB)), asyncio.create_task(take("small", MB))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert order == []
-    memory.give_back(3 * MB)
+    memory.give_back(ALICE, 3 * MB)
     await large
     assert order == ["large"]
-    memory.give_back(4 * MB)
+    memory.give_back(ALICE, 4 * MB)
     await small
 
 
 @pytest.mark.parametrize("how", ["cancelled", "impatient"])
 async def test_one_that_gives_up_lets_the_next_one_in(how: str) -> None:
     memory = BodyMemory(4 * MB, patience=30 if how == "cancelled" else 0.01)
-    await memory.take(3 * MB)
-    large = asyncio.create_task(memory.take(4 * MB))
+    await memory.take(ALICE, 3 * MB)
+    large = asyncio.create_task(memory.take(ALICE, 4 * MB))
     await asyncio.sleep(0)
     memory._patience = 30
-    small = asyncio.create_task(memory.take(MB))
+    small = asyncio.create_task(memory.take(ALICE, MB))
     await asyncio.sleep(0)
     if how == "cancelled":
         large.cancel()
@@ -202,26 +203,26 @@ async def test_one_that_gives_up_lets_the_next_one_in(how: str) -> None:
 
 async def test_memory_that_is_granted_in_the_moment_of_a_cancellation_is_not_lost() -> None:
     memory = BodyMemory(MB)
-    await memory.take(MB)
-    waiting = asyncio.create_task(memory.take(MB))
+    await memory.take(ALICE, MB)
+    waiting = asyncio.create_task(memory.take(ALICE, MB))
     await asyncio.sleep(0)
-    memory.give_back(MB)
+    memory.give_back(ALICE, MB)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert await asyncio.wait_for(memory.take(MB), 1) == MB
+    assert await asyncio.wait_for(memory.take(ALICE, MB), 1) == MB
 
 
 async def test_memory_that_is_granted_in_the_moment_of_a_timeout_is_not_lost() -> None:
     memory = BodyMemory(MB, patience=0.02)
-    await memory.take(MB)
+    await memory.take(ALICE, MB)
     # Both timers are due in one turn of the loop, and this one comes first.
-    asyncio.get_running_loop().call_later(0.01, memory.give_back, MB)
-    waiting = asyncio.create_task(memory.take(MB))
+    asyncio.get_running_loop().call_later(0.01, memory.give_back, ALICE, MB)
+    waiting = asyncio.create_task(memory.take(ALICE, MB))
     await asyncio.sleep(0)
     time.sleep(0.05)  # noqa: ASYNC251 -- so that both are late
-    memory.give_back(await waiting)
-    assert await asyncio.wait_for(memory.take(MB), 1) == MB
+    memory.give_back(ALICE, await waiting)
+    assert await asyncio.wait_for(memory.take(ALICE, MB), 1) == MB
 
 
 async def test_what_a_request_holds_is_given_back_once() -> None:
@@ -231,9 +232,43 @@ async def test_what_a_request_holds_is_given_back_once() -> None:
     await request.hold(MB)
     request.release()
     request.release()
-    assert await memory.take(MB) == MB
+    assert await memory.take(ALICE, MB) == MB
     with pytest.raises(TooManyBodies):
-        await memory.take(MB)
+        await memory.take(ALICE, MB)
+
+
+async def test_one_owner_leaves_room_for_another() -> None:
+    memory = BodyMemory(3 * MB, share=2 * MB, patience=0.01)
+    assert await memory.take(ALICE, MB) == MB
+    assert await memory.take(ALICE, MB) == MB
+    with pytest.raises(TooManyBodies):
+        await memory.take(ALICE, MB)
+    assert await memory.take(BOB, MB) == MB
+
+
+async def test_who_waits_for_a_share_keeps_nobody_else_waiting() -> None:
+    memory = BodyMemory(3 * MB, share=2 * MB)
+    await memory.take(ALICE, 2 * MB)
+    greedy = asyncio.create_task(memory.take(ALICE, MB))
+    await asyncio.sleep(0)
+    assert await asyncio.wait_for(memory.take(BOB, MB), 1) == MB
+    memory.give_back(ALICE, 2 * MB)
+    assert await asyncio.wait_for(greedy, 1) == MB
+
+
+async def test_a_single_body_may_be_larger_than_a_share() -> None:
+    memory = BodyMemory(3 * MB, share=MB, patience=0.01)
+    assert await memory.take(ALICE, 3 * MB) == 3 * MB
+    memory.give_back(ALICE, 3 * MB)
+    await memory.take(ALICE, MB)
+    with pytest.raises(TooManyBodies):
+        await memory.take(ALICE, 2 * MB)
+
+
+async def test_who_has_gone_leaves_nothing_behind() -> None:
+    memory = BodyMemory(3 * MB)
+    memory.give_back(ALICE, await memory.take(ALICE, MB))
+    assert not memory._held
 
 
 @given(st.integers())
@@ -241,12 +276,12 @@ async def test_no_history_loses_memory_or_lends_more_than_there_is(seed: int) ->
     """Requests that come, are cancelled at any moment, lose patience, and go."""
     chance = random.Random(seed)  # noqa: S311 -- a test's histories
     size = 4 * MB
-    memory = BodyMemory(size, patience=0.004)
+    memory = BodyMemory(size, share=size // 2, patience=0.004)
     lent = most = 0
 
     async def request() -> None:
         nonlocal lent, most
-        holding = held(memory)
+        holding = held(memory, chance.choice((ALICE, BOB, "carol")))
         amount = chance.randrange(300 * 1024, 5 * MB)
         try:
             await holding.hold(amount)
@@ -271,7 +306,7 @@ async def test_no_history_loses_memory_or_lends_more_than_there_is(seed: int) ->
         result is None or isinstance(result, TooManyBodies | asyncio.CancelledError) for result in results
     )
     assert most <= size
-    assert await asyncio.wait_for(memory.take(size), 1) == size
+    assert await asyncio.wait_for(memory.take(ALICE, size), 1) == size
     assert not memory._waiting
 
 

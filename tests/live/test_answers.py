@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from support.asking import COUNTS, FORMS, MESSAGE, PLAIN, STREAMED, Form
+from support.asking import COUNTS, FORMS, MESSAGE, MODEL, PLAIN, STREAMED, Form
 from support.leaving import leave
 from support.running_gateway import USER_KEYS, RunningGateway
 from support.scripted_api import STREAM_HEAD, Received, ScriptedApi, events, reply
@@ -62,6 +62,26 @@ def test_a_good_answer_tells_the_api_s_own_names_and_no_cookie(
 
 def _asked(form: Form) -> Received:
     return Received("POST", form.api_path, "", {}, json.dumps(form.body).encode())
+
+
+@FORM
+@pytest.mark.parametrize("status", [400, 401])
+@pytest.mark.parametrize("model", ["keyed", MODEL])
+def test_no_error_shows_the_credential_that_it_is_about(
+    gateway: RunningGateway, alice: httpx.Client, api: ScriptedApi, form: Form, status: int, model: str
+) -> None:
+    def quoting(received: Received) -> list[bytes]:
+        sent = received.headers.get("x-api-key") or received.token
+        error = {"type": "authentication_error", "message": f"Not good: {sent}, that is {sent}."}
+        return [reply({"type": "error", "error": error}, f"{status} No", [("Retry-After", "1")])]
+
+    gateway.log_in("alice")
+    api.always(form.api_path, quoting)
+    answer = form.ask(alice, model=model)
+    assert answer.is_error
+    sent = {one.headers.get("x-api-key") or one.token for one in api.received}
+    assert not [one for one in sent if one in answer.text]
+    assert not [one for one in sent if one in gateway.logs()]
 
 
 @FORM

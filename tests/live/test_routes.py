@@ -122,6 +122,19 @@ def test_no_field_leads_a_credential_elsewhere(
         assert api.received == []
 
 
+@pytest.mark.parametrize("form", [*PLAIN[:2], *PLAIN[3:]], ids=lambda form: form.name)
+@pytest.mark.parametrize("model", ["keyed", "claude-sonnet-4"])
+@pytest.mark.parametrize("field", ["api_key", "api_base", "base_url"])
+@pytest.mark.parametrize("value", ["obviously-fake-own-key", "", None, {}])
+def test_no_body_chooses_the_credentials_or_the_address(
+    alice: httpx.Client, api: ScriptedApi, form: Form, model: str, field: str, value: object
+) -> None:
+    answer = form.ask(alice, model=model, **{field: value})
+    assert answer.status_code == 400, answer.text
+    assert field in answer.json()["error"]["message"]
+    assert api.received == []
+
+
 @pytest.mark.parametrize("form", [*PLAIN[:2], *PLAIN[3:], COUNTS[0]], ids=lambda form: form.name)
 @pytest.mark.parametrize("name", ["keyed", "keyed,claude-sonnet-4", "anthropic/claude-keyed-1"])
 def test_the_query_names_no_model(alice: httpx.Client, api: ScriptedApi, form: Form, name: str) -> None:
@@ -419,6 +432,18 @@ def test_a_dead_token_is_replaced_once_on_every_route(gateway: RunningGateway, a
         assert answer.status_code == 200, (form.name, answer.text)
         assert len({one.token for one in api.received}) == 2
         assert len(api.token_calls) == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize("path", ["", "/", "/start", "/users", "/refresh/x", "/tokens", "/start/x"])
+@pytest.mark.parametrize("key", ["", "sk-obviously-unknown"])
+def test_no_route_of_the_logins_says_anything_to_a_stranger(
+    gateway: RunningGateway, method: str, path: str, key: str
+) -> None:
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    answer = httpx.request(method, f"{gateway.url}/auth/claude/oauth{path}", headers=headers)
+    assert answer.status_code == 401, answer.text
+    assert answer.json()["error"]["code"] == "invalid_api_key"
 
 
 def test_the_description_needs_a_key_and_holds_nobody_up(gateway: RunningGateway, api: ScriptedApi) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import Forbidden, InvalidInput
 from .batch_stream import BatchStream
@@ -16,7 +17,7 @@ from .forward import Outgoing, Upstream
 from .litellm_fields import asks_litellm, lost_in_the_router, models_of_fallbacks
 from .models import Models, api_names, has_database, operator_credentials
 from .paths import api_path
-from .request_body import Body, requests_of
+from .request_body import Body, renamed_in, requests_of
 from .route_policy import COUNT_TOKENS, MESSAGES, PASS_THROUGH
 
 # Calls of a model: all that an operator's credentials open.
@@ -96,6 +97,14 @@ class AnthropicApi:
                 f"Send it without{elsewhere}"
             )
         return None
+
+    def for_the_router(self, body: Body) -> dict[str, Any]:
+        """A message with the API's names of the models in its tools, which LiteLLM hands on as they are."""
+        document = dict(body.document or {})
+        if isinstance(document.get("tools"), list):
+            names = self._names({name: self.listed(name) for name in body.models})
+            document["tools"] = renamed_in(document["tools"], names)
+        return document
 
     async def count(self, incoming: Incoming, body: Body, model: str) -> Plan | None:
         """A count of tokens, made by the API itself; None for a model of another provider."""

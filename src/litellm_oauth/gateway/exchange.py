@@ -10,11 +10,20 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from ..errors import LitellmOAuthError
 from .answers import ErrorAnswer
 
 # What of the API's answer is meant for the client.
 _HEADERS = frozenset(("retry-after", "retry-after-ms", "request-id", "x-request-id", "x-should-retry"))
 _PREFIXES = ("anthropic-", "x-ratelimit-")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a user's token that the API refused was not replaced."""
+
+    user: str
+    error: LitellmOAuthError
 
 
 @dataclass(slots=True)
@@ -24,7 +33,7 @@ class Exchange:
     ``origin``: where the request came from, for the audit. ``lends_keys``: whether an operator's API key may
     go out with it. ``api_base``: the address of the API that it is about, once that is known. ``asked``:
     whether a request went to the API. ``status`` and ``headers``: the API's last answer. ``refusal``: the
-    answer that takes the place of LiteLLM's error.
+    answer that takes the place of LiteLLM's error. ``failure``: what is said beside the last attempt's 401.
     """
 
     origin: str = "unknown"
@@ -34,6 +43,7 @@ class Exchange:
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
     refusal: ErrorAnswer | None = None
+    failure: Failure | None = None
 
     def begin(self, api_base: str) -> None:
         """An attempt at this API begins, of which nothing is known yet."""

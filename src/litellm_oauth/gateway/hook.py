@@ -22,7 +22,7 @@ from .answers import ErrorAnswer, chat_answer_for
 from .bearer import as_api_key
 from .deployments import ANTHROPIC, Deployment, Destination, base_of, destination_of, is_marked
 from .errors import UnknownKey
-from .exchange import current, origin_or
+from .exchange import Failure, current, origin_or
 from .headers import choose_headers, values_of
 from .http_clients import RefusedByGatewayError
 from .identity import DEFAULT_USER, USER_HEADER
@@ -32,8 +32,6 @@ _log = logging.getLogger(__name__)
 
 # Where LiteLLM puts what it knows of the caller: `metadata` for chat, `litellm_metadata` for others.
 _METADATA = ("litellm_metadata", "metadata")
-# Calls whose end has not been told yet; a stream that a client leaves may have none.
-_FAILED = 1000
 # After a 401 the token has been replaced. A 429 is about the user's account: asking again makes it worse, and
 # the client knows from Retry-After when to.
 _RETRIES = {"AuthenticationErrorRetries": 1, "RateLimitErrorRetries": 0}
@@ -77,8 +75,6 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
     def __init__(self) -> None:
         super().__init__()
         self.runtime = RuntimeSlot()
-        # LiteLLM tells of the end of a call in another task than of its attempts.
-        self._failed: dict[object, _Attempt] = {}
         self._providers: dict[tuple[Any, Any], str | None] = {}
 
     async def async_pre_call_hook(
@@ -145,9 +141,10 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
             await self.runtime.get().service.replace_rejected(attempt.user, attempt.generation)
         except LitellmOAuthError as error:
             attempt.failure = error
-            self._failed[attempt.call_id] = attempt
-            if len(self._failed) > _FAILED:
-                self._failed.pop(next(iter(self._failed)))
+            exchange = current.get()
+            if exchange is not None:
+                # LiteLLM tells of the end of a call in another task than of its attempts.
+                exchange.failure = Failure(attempt.user, error)
         # What we were given is a copy of the error, so it cannot hold this.
         attempt.settled = True
 
@@ -163,10 +160,11 @@ class OAuthHook(CustomLogger):  # type: ignore[misc]  # LiteLLM is Any outside t
             # The router has added a sentence about fallbacks, which are none of this error's business.
             original_exception.message = original_exception.answer.message
             return
-        attempt = self._failed.pop(request_data.get("litellm_call_id"), None)
-        if isinstance(original_exception, litellm.AuthenticationError) and attempt and attempt.failure:
+        exchange = current.get()
+        failure = None if exchange is None else exchange.failure
+        if isinstance(original_exception, litellm.AuthenticationError) and failure is not None:
             public_url = self.runtime.get().settings.public_url
-            answer = chat_answer_for(attempt.failure, user=attempt.user, public_url=public_url)
+            answer = chat_answer_for(failure.error, user=failure.user, public_url=public_url)
             original_exception.message = f"{original_exception.message} {answer.message}"
 
     def waits_for_nothing(self, error: Exception) -> bool:
@@ -284,9 +282,12 @@ def _begin(api_base: str) -> None:
 
 
 def _forget_answer() -> None:
-    """What the API said to an earlier attempt is not the answer to this one."""
+    """What became of an earlier attempt is not the answer to this one."""
     exchange = current.get()
-    if exchange is not None and exchange.api_base is not None:
+    if exchange is None:
+        return
+    exchange.failure = None
+    if exchange.api_base is not None:
         exchange.begin(exchange.api_base)
 
 

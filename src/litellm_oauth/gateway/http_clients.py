@@ -2,8 +2,8 @@
 
 LiteLLM and the libraries below it make their own HTTP clients in many places, and all of them end in httpx.
 There, and for all of them: no redirect is followed, no operator's key goes out with a request that lends
-none, the API's answer is noted, and a stream of a message has to end as one. Proven on LiteLLM 1.106.2 with
-httpx 0.28.
+none, no error shows the credential that it is about, the API's answer is noted, and a stream of a message
+has to end as one. Proven on LiteLLM 1.106.2 with httpx 0.28.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ import httpx
 from ..errors import Forbidden
 from .answers import answer_for
 from .cloud_metadata import MetadataRefusedError, is_metadata
+from .credential_echo import credentials_of, overwrite_in
 from .errors import RedirectedAnswer
 from .event_stream import MessageEvents, is_event_stream
 from .exchange import Exchange, current
 
-_CREDENTIALS = ("authorization", "x-api-key", "api-key", "x-goog-api-key")
 _MESSAGES = "/v1/messages"
-_SCHEME = "bearer "
 
 
 class RefusedByGatewayError(httpx.RequestError):
@@ -46,6 +45,8 @@ def watch_http_clients(operator_keys: Collection[str], *, cloud_metadata: bool) 
         if exchange is not None:
             _check(exchange, request, keys)
         answer = send(self, request, **{**options, "follow_redirects": False})
+        if answer.is_error:
+            overwrite_in(answer, request)
         return answer if exchange is None else _noted(exchange, request, answer)
 
     async def watched_async(
@@ -58,6 +59,8 @@ def watch_http_clients(operator_keys: Collection[str], *, cloud_metadata: bool) 
         if exchange is not None:
             _check(exchange, request, keys)
         answer = await send_async(self, request, **{**options, "follow_redirects": False})
+        if answer.is_error:
+            overwrite_in(answer, request)
         return answer if exchange is None else _noted(exchange, request, answer)
 
     httpx.Client.send = watched  # type: ignore[method-assign]
@@ -65,12 +68,10 @@ def watch_http_clients(operator_keys: Collection[str], *, cloud_metadata: bool) 
 
 
 def _check(exchange: Exchange, request: httpx.Request, keys: frozenset[str]) -> None:
-    if not exchange.lends_keys and keys:
-        sent = {_without_scheme(request.headers.get(name, "")) for name in _CREDENTIALS}
-        if sent & keys:
-            refusal = Forbidden("No API key of the operator's goes out on this route.")
-            exchange.refusal = answer_for(refusal)
-            raise RefusedByGatewayError(refusal.message, request=request)
+    if not exchange.lends_keys and keys and credentials_of(request) & keys:
+        refusal = Forbidden("No API key of the operator's goes out on this route.")
+        exchange.refusal = answer_for(refusal)
+        raise RefusedByGatewayError(refusal.message, request=request)
     if exchange.api_base is None:
         # For a model of another provider, nobody says which API that is.
         exchange.asked = True
@@ -120,7 +121,3 @@ def _is_about(exchange: Exchange, request: httpx.Request) -> bool:
 @lru_cache(maxsize=100)
 def _parsed(url: str) -> httpx.URL:
     return httpx.URL(url)
-
-
-def _without_scheme(value: str) -> str:
-    return value[len(_SCHEME) :].strip() if value[: len(_SCHEME)].lower() == _SCHEME else value

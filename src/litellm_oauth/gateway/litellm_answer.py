@@ -37,7 +37,8 @@ _UNUSABLE = ErrorAnswer(
 _REJECTED = re.compile(rb'Rejected Request: ([^."\\]{1,200})')
 # LiteLLM shows its own in some messages.
 _GZIP = b"\x1f\x8b"
-_TRACEBACK = b"Traceback (most recent call last)"
+# What a client has sent may hold one as well, and an error of the API's quotes it.
+_TRACEBACK = re.compile(rb"Traceback \(most recent call last\).{0,4000}?[/\\]site-packages[/\\]", re.DOTALL)
 
 
 class LitellmAnswer:
@@ -92,7 +93,7 @@ class LitellmAnswer:
         if rejected is not None:
             await self._replace(_refusing(rejected[1]))
             return
-        if _TRACEBACK in content:
+        if _TRACEBACK.search(content):
             unreadable = start["status"] < 500 or not self._exchange.asked
             await self._replace(_UNREADABLE if unreadable else _UNUSABLE)
             return

@@ -63,9 +63,12 @@ from .runtime import Runtime
 _log = logging.getLogger(__name__)
 # Kinds of bodies that are no JSON, and so name no model.
 _NO_JSON = ("multipart/", "application/octet-stream", "application/x-protobuf", "application/protobuf")
-# How many of the largest bodies a worker reads at once. LiteLLM makes several copies of a body that it
-# translates, so of these there is one at a time.
+# How many of the largest bodies a worker reads at once, and how many LiteLLM has at once, which makes several
+# copies of a body that it translates. One of each is always left for another user.
 _READ_AT_ONCE = 3
+_TRANSLATED_AT_ONCE = 2
+# What LiteLLM would take from a client in place of the operator's.
+_CHOSEN_HERE = frozenset(("api_key", "api_base", "base_url"))
 # How much is taken of a request that needs no key, in bytes.
 _WITHOUT_KEY = MEGABYTE
 # What a browser's question before a request of another origin's has (Fetch Standard, 3.3.2).
@@ -145,8 +148,8 @@ class GatewayMiddleware:
         self._limits = limits
         self._origin = origin
         self._description = description
-        self._memory = BodyMemory(_READ_AT_ONCE * limits.body)
-        self._translation = BodyMemory(limits.body)
+        self._memory = BodyMemory(_READ_AT_ONCE * limits.body, share=(_READ_AT_ONCE - 1) * limits.body)
+        self._translation = BodyMemory(_TRANSLATED_AT_ONCE * limits.body, share=limits.body)
         extra = runtime.settings.extra_routes
         self._policies = {database: RoutePolicy(extra, interface=database) for database in (False, True)}
 
@@ -191,7 +194,9 @@ class GatewayMiddleware:
             request.receive = _refusing(upload, request.exchange)
             await self._hand_on(request)
             return
-        named_in_header(request.headers.getlist(USER_HEADER))
+        named = named_in_header(request.headers.getlist(USER_HEADER))
+        # Nobody but an administrator acts for others, or holds memory in their name.
+        request.memory.owner = (caller.is_admin and named) or caller.user_id
         codings = request.headers.getlist("content-encoding")
         if any(coding.strip().lower() not in ("", "identity") for coding in codings):
             raise PackedBody
@@ -218,7 +223,10 @@ class GatewayMiddleware:
         Raises UnknownKey, ClosedRoute.
         """
         key = self._keys.find(request.scope["headers"])
-        if key is None and verdict.access in (Access.PUBLIC, Access.OWN):
+        if key is None and verdict.access is Access.PUBLIC:
+            return None
+        if key is None and verdict.access is Access.OWN:
+            self._check_stranger(request)
             return None
         if key is None:
             caller = await self._litellm_caller(request)
@@ -228,6 +236,14 @@ class GatewayMiddleware:
         if verdict.access is Access.ADMIN and not caller.is_admin:
             raise ClosedRoute
         return caller
+
+    def _check_stranger(self, request: _Request) -> None:
+        """Raises UnknownKey for a key that nobody knows, and for none where one is needed to log in."""
+        sent = any(candidates(request.scope["headers"]))
+        if sent and not has_database():
+            raise UnknownKey
+        if not sent and not self._runtime.settings.anonymous_api:
+            raise UnknownKey
 
     async def _litellm_caller(self, request: _Request) -> Caller:
         """The caller behind a key that LiteLLM keeps in its database. Raises UnknownKey."""
@@ -280,9 +296,9 @@ class GatewayMiddleware:
             del body, document, plan
             await self._send(request, plans.pop(), caller)
             return
-        if model != asked:
-            body = Body(body.named({asked: model}), {**document, "model": model})
-        await self._hand_on(request, body)
+        if request.path == MESSAGES:
+            document = self._api.for_the_router(body)
+        await self._hand_on(request, Body(body.content, {**document, "model": model}))
 
     async def _pass_through(self, request: _Request, caller: Caller) -> None:
         """A request of another kind for the API."""
@@ -377,6 +393,11 @@ class GatewayMiddleware:
             return
         size = weight(body.content)
         document = dict(body.document or {})
+        if not _CHOSEN_HERE.isdisjoint(document):
+            raise InvalidInput(
+                "The gateway chooses the credentials and the address itself. "
+                f"Leave out {', '.join(sorted(_CHOSEN_HERE & document.keys()))}."
+            )
         content = [body.content]
         if body.document is not None:
             # LiteLLM keeps here what it has read of a body. It is not given the bytes beside it: tasks of
@@ -388,7 +409,7 @@ class GatewayMiddleware:
             }
             content = [b""]
         del body
-        translation = HeldMemory(self._translation)
+        translation = HeldMemory(self._translation, request.memory.owner)
         async with Departure(request.receive, answer.has_started) as departure:
             departure.start()
 

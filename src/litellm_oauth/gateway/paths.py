@@ -19,8 +19,9 @@ _SEGMENT = re.compile(rb"[A-Za-z0-9._~-]+")
 def api_path(raw: bytes) -> str:
     """The path below the API's address for what follows ``/anthropic/`` in the request line.
 
-    Raises InvalidInput for a path that is none of the API's: outside ``v1/``, with ``.`` or ``..``, an empty
-    segment, anything but unreserved characters (RFC 3986 §2.3), or a way to the authorization server.
+    Raises InvalidInput for a path that is none of the API's: outside ``v1/``, with ``..`` or a segment ``.``,
+    an empty segment, anything but unreserved characters (RFC 3986 §2.3), or a way to the authorization
+    server.
     """
     segments = [unquote_to_bytes(segment) for segment in raw.removesuffix(b"/").split(b"/")]
     if not all(_SEGMENT.fullmatch(segment) for segment in segments):
@@ -28,8 +29,8 @@ def api_path(raw: bytes) -> str:
             "The path below /anthropic/ holds an empty segment or a character that no path of the API has. "
             "Send letters, digits and . _ ~ - between slashes."
         )
-    if any(segment in (b".", b"..") for segment in segments):
-        raise InvalidInput("The path below /anthropic/ holds . or .. as a segment. Send it without.")
+    if any(segment == b"." or b".." in segment for segment in segments):
+        raise InvalidInput("The path below /anthropic/ holds .. or . as a segment. Send it without.")
     path = b"/".join(segments).decode("ascii")
     if segments[0] != _API.encode() or len(segments) < 2:
         raise InvalidInput(f"The path below /anthropic/ is none of the API's. It begins with {_API}/.")

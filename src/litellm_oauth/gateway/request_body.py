@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -55,68 +55,92 @@ class ClientGone(Exception):  # noqa: N818 -- not an error: the client has left
     """The client closed the connection before the whole body had come."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Place:
+    """A place in the line for memory."""
+
+    owner: str
+    amount: int
+    granted: asyncio.Future[None]
+
+
 class BodyMemory:
     """Memory for large bodies, in bytes: who comes when it is full waits in line, up to ``patience`` seconds.
 
     A worker's memory has an end, and a body takes several times its size on its way through a router.
+    ``share``: how much one owner may hold with several bodies, so that there is some for others; a single
+    body may be larger.
     """
 
-    def __init__(self, size: int, patience: float = 60.0) -> None:
+    def __init__(self, size: int, *, share: int | None = None, patience: float = 60.0) -> None:
         self._free = size
         self._size = size
+        self._share = size if share is None else share
         self._patience = patience
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._held: dict[str, int] = {}
+        self._waiting: deque[_Place] = deque()
 
-    async def take(self, wanted: int) -> int:
+    async def take(self, owner: str, wanted: int) -> int:
         """Wait for that much memory. Returns what was taken, to be given back. Raises TooManyBodies."""
         amount = min(wanted, self._size)
         if amount <= UNCOUNTED:
             return 0
-        if not self._waiting and amount <= self._free:
-            self._free -= amount
-            return amount
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((amount, place))
+        place = _Place(owner, amount, asyncio.get_running_loop().create_future())
+        self._waiting.append(place)
+        self._serve()
         try:
             # Not wait_for: before Python 3.12 it swallows a cancellation that arrives with a result.
             async with asyncio.timeout(self._patience):
-                await place
+                await place.granted
         except TimeoutError:
             if not _is_granted(place):
                 raise TooManyBodies from None
         except asyncio.CancelledError:
             if _is_granted(place):
-                self.give_back(amount)
+                self.give_back(owner, amount)
             raise
         finally:
-            if (amount, place) in self._waiting:
-                self._waiting.remove((amount, place))
+            if place in self._waiting:
+                self._waiting.remove(place)
                 self._serve()
         return amount
 
-    def give_back(self, amount: int) -> None:
+    def give_back(self, owner: str, amount: int) -> None:
         """Let the next ones in."""
         self._free += amount
+        self._held[owner] -= amount
+        if not self._held[owner]:
+            del self._held[owner]
         self._serve()
 
     def _serve(self) -> None:
-        while self._waiting and self._waiting[0][0] <= self._free:
-            amount, place = self._waiting.popleft()
-            if not place.done():
-                self._free -= amount
-                place.set_result(None)
+        """Let in whom there is room for. An owner with a full share is passed by; nobody else is."""
+        passed: set[str] = set()
+        for place in list(self._waiting):
+            held = self._held.get(place.owner, 0)
+            if place.owner in passed or (held and held + place.amount > self._share):
+                passed.add(place.owner)
+                continue
+            if place.amount > self._free:
+                return
+            self._waiting.remove(place)
+            if not place.granted.done():
+                self._free -= place.amount
+                self._held[place.owner] = held + place.amount
+                place.granted.set_result(None)
 
 
-def _is_granted(place: asyncio.Future[None]) -> bool:
-    return place.done() and not place.cancelled()
+def _is_granted(place: _Place) -> bool:
+    return place.granted.done() and not place.granted.cancelled()
 
 
 class HeldMemory:
-    """What one request holds of the memory for bodies."""
+    """What one request holds of the memory for bodies. ``owner``: whose share it counts in."""
 
-    def __init__(self, memory: BodyMemory) -> None:
+    def __init__(self, memory: BodyMemory, owner: str = "") -> None:
         self._memory = memory
         self._amount = 0
+        self.owner = owner
 
     @property
     def is_held(self) -> bool:
@@ -126,13 +150,13 @@ class HeldMemory:
     async def hold(self, size: int) -> None:
         """Take that much, once. Raises TooManyBodies."""
         if not self._amount:
-            self._amount = await self._memory.take(size)
+            self._amount = await self._memory.take(self.owner, size)
 
     def release(self) -> None:
         """Give it back; a second call does nothing."""
         amount, self._amount = self._amount, 0
         if amount:
-            self._memory.give_back(amount)
+            self._memory.give_back(self.owner, amount)
 
 
 async def read(receive: Receive, declared: int | None, limit: int, memory: HeldMemory) -> bytes:
@@ -388,7 +412,7 @@ def _renamed(document: Mapping[str, Any], names: Mapping[str, str]) -> dict[str,
         new["model"] = names.get(model, model)
     for name in _LISTS_OF_MODELS:
         if isinstance(new.get(name), list):
-            new[name] = [_renamed_holder(one, names) for one in new[name]]
+            new[name] = renamed_in(new[name], names)
     if isinstance(new.get("requests"), list):
         new["requests"] = [
             {**one, "params": _renamed(one["params"], names)}
@@ -399,9 +423,14 @@ def _renamed(document: Mapping[str, Any], names: Mapping[str, str]) -> dict[str,
     return new
 
 
-def _renamed_holder(one: Any, names: Mapping[str, str]) -> Any:
-    model = _name(one.get("model")) if isinstance(one, dict) else None
-    return one if model is None else {**one, "model": names.get(model, model)}
+def renamed_in(listed: Iterable[Any], names: Mapping[str, str]) -> list[Any]:
+    """The list with the API's names of the models that its objects name."""
+    return [
+        one
+        if not isinstance(one, dict) or (model := _name(one.get("model"))) is None
+        else {**one, "model": names.get(model, model)}
+        for one in listed
+    ]
 
 
 def _spliced(content: bytes, places: int, names: Mapping[str, str]) -> bytes | None:

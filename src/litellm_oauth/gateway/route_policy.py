@@ -55,6 +55,9 @@ _INTERFACE = frozenset(
         "/onboarding/claim_token",
     )
 )
+_OWN_ROUTES = re.compile(
+    re.escape(OWN) + r"/(?:start|exchange|status|refresh(?:/[^/]+)?|logout|users|health)"
+)
 _INTERFACE_PREFIXES = ("/ui/", "/sso/", "/_next/", "/litellm-asset-prefix/")
 # Actions on a model in the form of Google's API; a name in the list does not end so.
 _ACTIONS = (":generateContent", ":streamGenerateContent", ":countTokens")
@@ -109,7 +112,7 @@ class RoutePolicy:
         found = _TABLE.get(path)
         if found is not None:
             return found
-        if path == OWN or path.startswith(OWN + "/"):
+        if _OWN_ROUTES.fullmatch(path):
             return Verdict(Access.OWN)
         if path.startswith(PASS_THROUGH):
             return Verdict(Access.USER, _ALL_METHODS)
