@@ -28,6 +28,7 @@ from litellm_oauth.gateway.request_body import (
     parse_json,
     read,
     refuse_doubled_keys,
+    refuse_to_translate_many_parts,
     weight,
 )
 
@@ -415,14 +416,20 @@ def test_nesting_has_a_limit(depth: int, fits: bool, leaf: bytes) -> None:
 @pytest.mark.parametrize("reader", [parse_json, refuse_doubled_keys])
 @pytest.mark.parametrize("part", [b"[]", b'{"a":1}', b'{"role":"user","content":"x"}', b'""', b"1"])
 def test_a_body_of_a_million_parts_is_not_read(reader: Callable[[bytes], object], part: bytes) -> None:
-    with pytest.raises(InvalidInput, match="more than a million parts"):
+    with pytest.raises(InvalidInput, match="more than 1,000,000 parts"):
         reader(b"[" + b",".join([part] * 1_000_001) + b"]")
+
+
+def test_what_litellm_translates_has_fewer_parts() -> None:
+    refuse_to_translate_many_parts(b"[" + b",".join([b"[]"] * 49_999) + b"]")
+    with pytest.raises(InvalidInput, match="more than 100,000 parts"):
+        refuse_to_translate_many_parts(b"[" + b",".join([b"[]"] * 50_001) + b"]")
 
 
 def test_a_body_of_many_parts_weighs_more_than_one_text_of_its_size() -> None:
     lists, text = b"[" + b",".join([b"[]"] * 300_000) + b"]", json.dumps("A" * 900_000).encode()
     assert weight(lists) > 16 * len(lists) / 3
-    assert weight(text) < len(text) + 100
+    assert weight(text) < len(text) + 200
 
 
 @pytest.mark.parametrize("text", [b",", b"[{", rb"\"", rb"\\", b"\n"])

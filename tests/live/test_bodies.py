@@ -385,6 +385,18 @@ def test_no_number_of_values_ends_a_worker(small: RunningGateway, path: str, val
     assert small.workers() == before
 
 
+@pytest.mark.parametrize("form", [*PLAIN, COUNTS[0]], ids=lambda form: form.name)
+def test_what_litellm_translates_has_fewer_parts(alice: httpx.Client, api: ScriptedApi, form: Form) -> None:
+    """It looks at each for so long that others would wait for seconds."""
+    body = json.loads(_body_of(1, form))
+    body["input" if form.name == "response" else "messages"] = [{"role": "user", "content": "A"}] * 15_000
+    answer = alice.post(form.path, json=body)
+    translated = form.name in ("message through the router", "chat", "response")
+    assert answer.status_code == (400 if translated else 200), answer.text
+    assert ("more than 100,000 parts" in answer.text) is translated
+    assert len(api.received) == (0 if translated else 1)
+
+
 def test_names_of_no_model_are_forgotten(small: RunningGateway) -> None:
     before = small.workers()
     headers = {"Authorization": f"Bearer {USER_KEYS['alice']}", **JSON}

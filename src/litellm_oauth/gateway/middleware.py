@@ -42,6 +42,7 @@ from .request_body import (
     json_body,
     read,
     refuse_doubled_keys,
+    refuse_to_translate_many_parts,
     weight,
 )
 from .route_policy import (
@@ -391,6 +392,7 @@ class GatewayMiddleware:
         if body is None:
             await self._app(scope, request.receive, answer.send)
             return
+        refuse_to_translate_many_parts(body.content)
         size = weight(body.content)
         document = dict(body.document or {})
         if not _CHOSEN_HERE.isdisjoint(document):

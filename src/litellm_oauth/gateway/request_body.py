@@ -22,9 +22,11 @@ MEGABYTE = 1 << 20
 UNCOUNTED = 256 * 1024
 MAX_DEPTH = 200
 # Three bytes of JSON may take a hundred of memory: a body of the largest size that is all small lists takes
-# more than a worker has. A long conversation has some ten thousand parts.
-_MAX_PARTS = 1_000_000
-_PART_WEIGHT = 32
+# more than a worker has. A long conversation has some ten thousand parts; the API takes 100,000 messages.
+_MOST_PARTS = 1_000_000
+# LiteLLM looks at each part for some ten microseconds, while nobody else is served, and keeps it in copies.
+_MOST_PARTS_TRANSLATED = 100_000
+_PART_WEIGHT = 64
 # A text; the beginning of a list or an object; what stands between two values.
 _PARTS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[,\[{]', re.DOTALL)
 # How fast a body comes at least that has its share of the memory, in bytes a second, after a while of grace.
@@ -286,14 +288,19 @@ def refuse_doubled_keys(content: bytes) -> None:
         return
 
 
-def _refuse_many_parts(content: bytes) -> None:
+def refuse_to_translate_many_parts(content: bytes) -> None:
+    """Raises InvalidInput for what LiteLLM would translate for so long that others notice."""
+    _refuse_many_parts(content, _MOST_PARTS_TRANSLATED, ", which is too many to be translated")
+
+
+def _refuse_many_parts(content: bytes, most: int = _MOST_PARTS, why: str = "") -> None:
     """Raises InvalidInput. It looks at the bytes alone: what has been read takes the memory already."""
-    if _parts_at_most(content) <= _MAX_PARTS:
+    if _parts_at_most(content) <= most:
         return
     # Many of these may stand inside a text, which is one part.
-    if next(islice(_PARTS.finditer(content), _MAX_PARTS, None), None) is not None:
+    if next(islice(_PARTS.finditer(content), most, None), None) is not None:
         raise InvalidInput(
-            "The body has more than a million parts (texts, lists, objects, and commas between them). "
+            f"The body has more than {most:,} parts (texts, lists, objects, and commas between them){why}. "
             "Send it in several requests."
         )
 
