@@ -169,7 +169,7 @@ def test_fallbacks_of_the_api_s_own_go_on_by_its_names(alice: httpx.Client, api:
 def test_tools_name_models_as_the_api_does_through_the_router_too(
     alice: httpx.Client, api: ScriptedApi, model: str
 ) -> None:
-    tools = [
+    tools: list[dict[str, Any]] = [
         {"type": "advisor_20260301", "name": "advisor", "model": "claude-haiku-3.5"},
         {"name": "model", "input_schema": {"type": "object", "properties": {"model": {"type": "string"}}}},
     ]

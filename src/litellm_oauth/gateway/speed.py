@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from typing import Any
 
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
+
+from .deployments import ANTHROPIC
 
 # What LiteLLM itself means to have first (`proxy.route_priority`), and the rest of the model routes.
 _BUSY = frozenset(
@@ -26,6 +29,7 @@ _BUSY = frozenset(
 )
 # Paths times patterns that LiteLLM compares; a path may hold an id.
 _COMPARISONS = 20_000
+_MODELS = 1000
 # Objects of one request that are gone by the time the collector would look at them, many times over.
 _YOUNG = 20_000
 
@@ -62,6 +66,45 @@ def remember_comparisons() -> None:
     RouteChecks._route_matches_pattern = staticmethod(
         lru_cache(maxsize=_COMPARISONS)(RouteChecks._route_matches_pattern)
     )
+
+
+def remember_model_info() -> None:
+    """Have LiteLLM look up what it knows of a model once, and not two dozen times in each request.
+
+    It counts the changes of its table, so that an answer is as old as the table at most. Raises
+    AttributeError where this LiteLLM has no such function.
+    """
+    from litellm import utils
+    from litellm.exceptions import ModelNotMappedError
+
+    look_up = utils.get_model_info_helper
+    generation = utils.get_model_cost_mutation_generation
+
+    @lru_cache(maxsize=_MODELS)
+    def known(
+        generation: int, model: str, provider: str, api_base: str | None
+    ) -> Mapping[str, Any] | ModelNotMappedError:
+        try:
+            found: Mapping[str, Any] = look_up(model=model, custom_llm_provider=provider, api_base=api_base)
+        except ModelNotMappedError as unknown:
+            return unknown
+        return found
+
+    def get_model_info_helper(
+        model: str, custom_llm_provider: str | None = None, api_base: str | None = None
+    ) -> Mapping[str, Any]:
+        if custom_llm_provider != ANTHROPIC:
+            # Some providers are asked for it.
+            found: Mapping[str, Any] = look_up(
+                model=model, custom_llm_provider=custom_llm_provider, api_base=api_base
+            )
+            return found
+        answer = known(generation(), model, custom_llm_provider, api_base)
+        if isinstance(answer, ModelNotMappedError):
+            raise answer.with_traceback(None)
+        return dict(answer)
+
+    utils.get_model_info_helper = get_model_info_helper
 
 
 def collect_later() -> None:

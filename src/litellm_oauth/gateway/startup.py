@@ -44,7 +44,7 @@ from .request_body import MEGABYTE
 from .retry import retry_at_once
 from .routes import Authenticate, build_router
 from .runtime import Runtime, operator_keys
-from .speed import busy_routes, collect_later, remember_comparisons
+from .speed import busy_routes, collect_later, remember_comparisons, remember_model_info
 from .startup_failure import end_worker
 
 _log = logging.getLogger(__name__)
@@ -99,6 +99,7 @@ def _make_haste() -> None:
     collect_later()
     try:
         remember_comparisons()
+        remember_model_info()
         _mount(busy_routes(proxy_server.router, response_router, anthropic_router, health_router))
     except AttributeError as error:
         _log.warning("LiteLLM is not as it was, so requests take longer: %s", error)
