@@ -63,11 +63,11 @@ bench: $(VENV)/dev images ## the figures of benchmarks/README.md that need no de
 	@benchmarks/departure
 
 .PHONY: migrations
-migrations: $(VENV)/dev ## write migrations/add_claude_oauth_tokens.sql anew from files/migrations
+migrations: $(VENV)/dev ## write migrations/add_claude_oauth_tokens.sql from files/migrations
 	@python scripts/join_migrations.py
 
 .PHONY: lock
-lock: $(VENV)/dev ## resolve requirements/*.in anew, with hashes
+lock: $(VENV)/dev ## resolve requirements/*.in, with hashes
 	@for file in requirements/control requirements/dev requirements/gateway requirements/gateway-build images/sandbox/requirements; do \
 	  echo "locking $$file.txt"; \
 	  uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \

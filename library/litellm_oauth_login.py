@@ -153,9 +153,9 @@ def start(gateway: Gateway, user: str, *, force: bool, check_mode: bool) -> dict
     known = {
         **result,
         "already_logged_in": True,
-        "msg": f"{user} is logged in already. To log in anew, set force: true.",
+        "msg": f"{user} is logged in already. To log in again, set force: true.",
     }
-    # An access token may outlast its login, which then has to be made anew.
+    # An access token may outlast its login, which then has to be made again.
     if before["authenticated"] and before["status"] != "reauth_required" and not force:
         return known
     if check_mode:

@@ -15,7 +15,7 @@ from ansible.module_utils.litellm_oauth_http import UNREACHABLE, GatewayError, o
 
 # Seconds between two looks at a job: soon at first, for few users take no time.
 FIRST_PAUSE, LONGEST_PAUSE, GROWTH = 0.1, 5.0, 1.5
-# So many looks in a row may fail, with so many seconds in between: a gateway starts anew in less time.
+# So many looks in a row may fail, with so many seconds in between: a gateway starts again in less time.
 PATIENCE, AFTER_FAILURE = 8, 2.0
 # So many jobs of others are waited for.
 MOST_OTHERS = 5

@@ -1,6 +1,6 @@
 """Makes ``litellm claude …`` ours without touching LiteLLM.
 
-The ``litellm`` script belongs to LiteLLM, and every reinstall of it writes that script anew. So a ``.pth``
+The ``litellm`` script belongs to LiteLLM, and every reinstall of it writes that script again. So a ``.pth``
 file of our wheel calls :func:`install` when Python starts. Only where the command line is ours does it put a
 finder in front: the finder answers ``import litellm`` with an empty package at LiteLLM's own place, whose
 ``run_server`` is our command line. LiteLLM itself, whose import takes seconds, is never loaded then. In every

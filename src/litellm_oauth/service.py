@@ -236,7 +236,7 @@ class TokenService:
         return await asyncio.shield(self._task(self._log_out(user, actor)))
 
     async def rename(self, user: str, new_user: str, *, actor: Actor) -> UserStatus:
-        """Give the login of ``user`` to ``new_user``: its values are encrypted anew, the old id logged out.
+        """Give the login of ``user`` to ``new_user``: its values are encrypted again, the old id logged out.
 
         Raises NotLoggedIn, AlreadyLoggedIn where the new user has a login, Unreadable, ProviderUnavailable.
         """

@@ -91,7 +91,7 @@ class OwnServer:
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
-        """Connections stay and are made anew, and nobody ever answers."""
+        """Connections stay and are made again, and nobody ever answers."""
         _run("docker", "pause", self._name)
         try:
             yield

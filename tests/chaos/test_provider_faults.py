@@ -127,7 +127,7 @@ async def _later(gateways: Gateways, seconds: float) -> None:
     )
     gateways.database.query(f"UPDATE claude_oauth.provider_rests SET rests_until = rests_until {passed}")
     for host in ("one", "two"):
-        # The files know nothing of the time that has passed; the database tells them anew.
+        # The files know nothing of the time that has passed; the database tells them again.
         for document in (gateways.tokens(host).parent / "users").iterdir():
             document.unlink()
     await asyncio.sleep(0.2)

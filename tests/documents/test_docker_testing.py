@@ -299,7 +299,7 @@ def test_database_issues(host: DockerHost) -> None:
 @block("Debug Mode: 2. Restart containers")
 @block("Debug Mode: 3. View detailed logs")
 def test_debug_mode(host: DockerHost) -> None:
-    # `restart` starts a container with the environment that it was made with; `up` makes it anew
+    # `restart` starts a container with the environment that it was made with; `up` makes it again
     settled(host, f"export LITELLM_LOG_LEVEL=DEBUG; export DETAILED_DEBUG=true; {COMPOSE}", "litellm")
     assert "Sandbox answer" in chat(host, key=KEY)
     host.run(f"{CLAUDE} refresh --force")

@@ -517,7 +517,7 @@ def test_a_body_is_not_shown() -> None:
             b'{"model":"other","x":1e1,"tools":[{"model" :"ours"}],"fallbacks":[{"model":"ours"}]}',
             b'{"model":"other","x":1e1,"tools":[{"model" :"api"}],"fallbacks":[{"model":"api"}]}',
         ),
-        # Where there may be two places, or one that is written in another way, all of it is written anew.
+        # Where there may be two places, or one that is written in another way, all of it is written again.
         (b'{"x": {"model":"ours"}, "model":"ours"}', b'{"x": {"model": "ours"}, "model": "api"}'),
         (b'{"x": {"model":"ours"}, "m\\u006fdel":"ours"}', b'{"x": {"model": "ours"}, "model": "api"}'),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import time
 from typing import Any
 
@@ -11,7 +12,7 @@ import httpx
 import pytest
 
 from support.asking import COUNTS, FORMS, MESSAGE, MODEL, PLAIN, STREAMED, Form
-from support.leaving import leave
+from support.leaving import ask, leave
 from support.running_gateway import USER_KEYS, RunningGateway
 from support.scripted_api import STREAM_HEAD, Received, ScriptedApi, events, reply
 
@@ -165,6 +166,20 @@ def test_who_leaves_while_litellm_waits_to_try_again_is_not_asked_for_again(
     assert len(api.received) == asked
 
 
+@pytest.mark.parametrize("form", [PLAIN[0], PLAIN[3]], ids=lambda form: form.name)
+def test_a_client_that_closes_its_sending_half_is_taken_for_one_that_left(
+    gateway: RunningGateway, api: ScriptedApi, form: Form
+) -> None:
+    api.always(form.api_path, lambda received: received.wait_closed(10) or [])  # type: ignore[func-returns-value]
+    connection = ask(gateway, form)
+    assert connection.sock is not None
+    connection.sock.shutdown(socket.SHUT_WR)
+    assert connection.sock.recv(1) == b""
+    connection.close()
+    # The API was not asked, or not for longer than that.
+    assert not api.received or api.last.closed.wait(5)
+
+
 # A token that has just been refreshed is not refreshed again, so each form has a user of its own.
 @pytest.mark.parametrize(("form", "user"), [(PLAIN[0], "bob"), (PLAIN[3], "dora")], ids=["message", "chat"])
 def test_a_refresh_goes_on_when_the_one_who_waits_for_it_leaves(
@@ -180,10 +195,7 @@ def test_a_refresh_goes_on_when_the_one_who_waits_for_it_leaves(
         ],
     )
     api.token_delay = 1.5
-    address = httpx.URL(gateway.url)
-    connection = http.client.HTTPConnection(address.host, address.port or 80, timeout=20)
-    headers = {"Authorization": f"Bearer {USER_KEYS[user]}", "Content-Type": "application/json"}
-    connection.request("POST", form.path, json.dumps(form.body), headers)
+    connection = ask(gateway, form, user)
     deadline = time.monotonic() + 10
     while not api.token_calls:
         assert time.monotonic() < deadline, "nobody asked for a new token"

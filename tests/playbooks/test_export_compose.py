@@ -160,7 +160,7 @@ def test_a_users_key_is_made_once_and_taken_away_with_the_user(exported: tuple[P
     assert done.returncode == 0, done.stdout
     assert not key.exists()
     assert (folder / "config/user_keys").read_text().endswith(" bob\n")
-    # the gateway that runs is made anew, and knows alice's key no more
+    # the gateway that runs is made again, and knows alice's key no more
     assert label() != before
 
 

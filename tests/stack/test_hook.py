@@ -114,7 +114,7 @@ for key in (as_api_key("of-a-company"), as_api_key("sk-ant-oat01-x"), "sk-ant-ap
 """
 
 
-# Without its packages LiteLLM imports the logger anew, and in vain, in every request.
+# Without its packages LiteLLM imports the logger again, and in vain, in every request.
 OPENTELEMETRY = "from litellm.integrations.otel.logger import fan_out_provider"
 
 BUSY = """

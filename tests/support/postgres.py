@@ -68,7 +68,7 @@ class PostgresServer:
     def kept(
         self, database: str, run: Callable[[psycopg.Connection[dict[str, Any]]], T], *, owner: bool = False
     ) -> T:
-        """Run something on a connection that is kept open; anew where it broke."""
+        """Run something on a connection that is kept open; again where it broke."""
         key = database, owner
         if (connection := self._kept.get(key)) is not None:
             try:

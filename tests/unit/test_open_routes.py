@@ -42,7 +42,7 @@ def matches(route: str, pattern: str) -> bool:
 
 
 def test_the_lists_are_those_of_the_pinned_litellm() -> None:
-    """With another LiteLLM, write them anew and look at what these tests then say."""
+    """With another LiteLLM, write them again and look at what these tests then say."""
     pinned = re.search(r"^litellm\[proxy\]==(\S+)", (ROOT / "requirements/gateway.in").read_text(), re.M)
     assert pinned is not None
     assert LISTS["version"] == pinned[1]

@@ -615,7 +615,7 @@ async def test_a_login_of_unknown_origin_belongs_to_the_client_that_refreshes_it
 async def test_who_was_overtaken_between_the_look_and_the_lock_takes_what_came(
     gateways: Gateways, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The quicker one's record still lies in the journal, so that the slower one reads the row anew."""
+    """The quicker one's record still lies in the journal, so that the slower one reads the row again."""
     quick, slow = await gateways.open(), await gateways.open()
     await gateways.log_in(quick)
     monkeypatch.setattr(quick._refresher._attempts, "_settled", lambda *_: asyncio.sleep(0))

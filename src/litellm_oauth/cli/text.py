@@ -130,7 +130,7 @@ def exported(login: ExportedLogin) -> str:
     return (
         f"⚠️  Whoever has this document can act as {user}. Its refresh token has one holder: the first "
         "refresh, here or there, leaves the other one with a spent token.\n"
-        f"💡 So move it, do not copy it: right away, log in here anew ({again}) or stop this gateway. A "
+        f"💡 So move it, do not copy it: right away, log in here again ({again}) or stop this gateway. A "
         "logout here would end it there, too."
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import sys
+from functools import lru_cache
 from typing import Any
 
 # Link-local, where nearly all clouds have it (169.254.169.254, and 169.254.170.2 for containers).
@@ -35,6 +36,7 @@ def refuse_cloud_metadata() -> None:
     sys.addaudithook(_look)
 
 
+@lru_cache(maxsize=1000)
 def is_metadata(host: str) -> bool:
     """Whether a host is known for a metadata service, by its name or its address in any of its forms."""
     name = host.strip("[]").rstrip(".").lower()

@@ -101,7 +101,7 @@ def _error(status: int) -> dict[str, Any]:
     headers = _ERROR_HEADERS.get(status, {})
     answer = _answer(shapes.OAuthError, _DESCRIPTIONS[status], **headers)
     if status != _WITH_MODEL:
-        # FastAPI works a model out anew wherever it is named, which took most of the time to build the
+        # FastAPI works a model out again wherever it is named, which took most of the time to build the
         # routes.
         del answer["model"]
         answer["content"] = {"application/json": {"schema": {"$ref": "#/components/schemas/OAuthError"}}}

@@ -1,4 +1,4 @@
-"""Spares requests work that LiteLLM does anew for each and that comes out the same. Changes no answer.
+"""Spares requests work that LiteLLM repeats for each, with the same result. Changes no answer.
 
 Proven on LiteLLM 1.106.2 with FastAPI 0.165.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -30,6 +30,8 @@ _BUSY = frozenset(
 # Paths times patterns that LiteLLM compares; a path may hold an id.
 _COMPARISONS = 20_000
 _MODELS = 1000
+
+LookUp = Callable[..., dict[str, Any]]
 # Objects of one request that are gone by the time the collector would look at them, many times over.
 _YOUNG = 20_000
 
@@ -57,7 +59,7 @@ def _busy_ones(routers: Iterable[APIRouter]) -> Iterable[APIRoute]:
 
 
 def remember_comparisons() -> None:
-    """Have LiteLLM compile no patterns anew to find out which kind of route a path is.
+    """Have LiteLLM compile each pattern once to find out which kind of route a path is.
 
     Raises AttributeError where this LiteLLM has no such function.
     """
@@ -69,42 +71,47 @@ def remember_comparisons() -> None:
 
 
 def remember_model_info() -> None:
-    """Have LiteLLM look up what it knows of a model once, and not two dozen times in each request.
+    """Have LiteLLM look up once what it knows of a model, or that it knows nothing of it.
 
-    It counts the changes of its table, so that an answer is as old as the table at most. Raises
-    AttributeError where this LiteLLM has no such function.
+    It does so some thirty times in each request. It counts the changes of its table, so that what is
+    remembered is as old as the table at most. Raises AttributeError where this LiteLLM has no such functions.
     """
     from litellm import utils
-    from litellm.exceptions import ModelNotMappedError
 
-    look_up = utils.get_model_info_helper
-    generation = utils.get_model_cost_mutation_generation
+    for name in ("get_model_info_helper", "_build_model_info"):
+        setattr(utils, name, _remembering(getattr(utils, name), utils.get_model_cost_mutation_generation))
+
+
+def _remembering(look_up: LookUp, generation: Callable[[], int]) -> LookUp:
+    from litellm.exceptions import ModelNotMappedError
 
     @lru_cache(maxsize=_MODELS)
     def known(
-        generation: int, model: str, provider: str, api_base: str | None
-    ) -> Mapping[str, Any] | ModelNotMappedError:
+        generation: int, model: str, provider: str | None, api_base: str | None
+    ) -> dict[str, Any] | ModelNotMappedError:
         try:
-            found: Mapping[str, Any] = look_up(model=model, custom_llm_provider=provider, api_base=api_base)
+            return look_up(model, provider, api_base)
         except ModelNotMappedError as unknown:
             return unknown
-        return found
 
-    def get_model_info_helper(
-        model: str, custom_llm_provider: str | None = None, api_base: str | None = None
-    ) -> Mapping[str, Any]:
-        if custom_llm_provider != ANTHROPIC:
+    def remembered(
+        model: str,
+        custom_llm_provider: str | None = None,
+        api_base: str | None = None,
+        api_key: str | None = None,
+    ) -> dict[str, Any]:
+        anthropic = custom_llm_provider == ANTHROPIC or (
+            custom_llm_provider is None and model.startswith(f"{ANTHROPIC}/")
+        )
+        if not anthropic or api_key is not None:
             # Some providers are asked for it.
-            found: Mapping[str, Any] = look_up(
-                model=model, custom_llm_provider=custom_llm_provider, api_base=api_base
-            )
-            return found
+            return look_up(model, custom_llm_provider, api_base, api_key)
         answer = known(generation(), model, custom_llm_provider, api_base)
         if isinstance(answer, ModelNotMappedError):
             raise answer.with_traceback(None)
         return dict(answer)
 
-    utils.get_model_info_helper = get_model_info_helper
+    return remembered
 
 
 def collect_later() -> None:

@@ -32,7 +32,7 @@ class ChangeListener(Protocol):
 
 
 async def listen(parameters: dict[str, Any], listener: ChangeListener) -> None:
-    """Listen until cancelled, on a connection of its own that is made anew whenever it breaks."""
+    """Listen until cancelled, on a connection of its own that is opened again whenever it breaks."""
     failures = 0
     while True:
         try:
