@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .errors import ProviderError, Unreadable
+from . import messages
+from .errors import ProviderError, ProviderRefused, ProviderUnavailable, Unreadable
 from .grant import MAX_RETRY_AFTER
 from .stores import Failure, ProviderState, TokenRow
 
@@ -27,6 +28,13 @@ RATE_LIMITED = "rate_limited"
 ANSWER_LOST = "answer_lost"
 # After these the refresh token may be used up although no answer came.
 MAYBE_SPENT = frozenset({"timeout", ANSWER_LOST, "garbage", "server_error"})
+# What no new login mends: faults of the configuration (RFC 6749 §5.2), and what passes.
+_NOT_OF_THE_LOGIN = frozenset(
+    {
+        *("invalid_client", "unauthorized_client", "unsupported_grant_type", "invalid_scope"),
+        *("http_408", "http_425"),
+    }
+)
 
 
 def rest_after(expires_in: float) -> float:
@@ -40,6 +48,8 @@ def failure_of(
     """What an attempt on ``row`` leaves behind that ended with ``error``."""
     reason = str(getattr(error, "reason", None) or getattr(error, "error", None) or error.code)
     text = describe(reason, error.message)
+    if _may_be_over(row, error, reason, now):
+        text = f"{text} {messages.may_be_over(row.user_id)}"
     if isinstance(error, Unreadable):
         return Failure(text, UNREADABLE_WAIT)
     retry_after = getattr(error, "retry_after", None)
@@ -47,6 +57,18 @@ def failure_of(
     wait = _wait(row, now, retry_after, maybe_spent, random)
     rest = rest_for_all(row.provider, reason, retry_after, random)
     return Failure(text, wait, rest, counts=True)
+
+
+def _may_be_over(row: TokenRow, error: ProviderError | Unreadable, reason: str, now: float) -> bool:
+    """Whether the provider refuses again what nothing but a new login may mend.
+
+    It has no word for that which is known (``grant.DEAD_GRANT``), so the login stays, and a person is told.
+    """
+    refused = isinstance(error, ProviderRefused) or (
+        isinstance(error, ProviderUnavailable) and reason.startswith("http_4")
+    )
+    ended = row.expires_at is not None and row.expires_at <= now
+    return refused and ended and reason not in _NOT_OF_THE_LOGIN and reason_of(row.last_error) == reason
 
 
 def rest_for_all(

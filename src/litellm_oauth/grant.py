@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -21,14 +21,23 @@ _log = logging.getLogger(__name__)
 DEFAULT_EXPIRES_IN = 3600
 MAX_EXPIRES_IN = 366 * 86_400
 MAX_RETRY_AFTER = 86_400.0
-# RFC 6750 §2.1: what an Authorization header can carry.
-_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{1,16384}")
-# RFC 6749 A.17: a refresh token is sent in a body only, and may hold any printable ASCII.
-_REFRESH_TOKEN = re.compile(r"[\x20-\x7e]{1,16384}")
+# RFC 6749 A.12 and A.17: any printable ASCII. RFC 6750 §2.1 has less for a bearer; servers issue more.
+_TOKEN = re.compile(r"[\x20-\x7e]{1,16384}")
 # RFC 6749 A.4
 _SCOPE = re.compile(r"[!#-\[\]-~]{1,255}")
 # RFC 6749 A.12 allows more; nothing longer or odder is repeated in messages.
 _ERROR_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+# What providers call a grant that is good no more, in lower case, each with its source.
+DEAD_GRANT = {
+    "invalid_grant": "RFC 6749 §5.2",
+    "bad_refresh_token": "GitHub, Refreshing user access tokens; HubSpot, OAuth (as status)",
+    "invalid_refresh_token": "Slack, tooling.tokens.rotate",
+    "refresh_token_not_found": "Supabase Auth, Error codes",
+    "refresh_token_already_used": "Supabase Auth, Error codes",
+    "refresh_token_expired": "OpenAI, github.com/openai/codex, login",
+    "refresh_token_reused": "OpenAI, github.com/openai/codex, login (#24830)",
+    "refresh_token_invalidated": "OpenAI, github.com/openai/codex, login",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +59,16 @@ def is_access_token(value: str) -> bool:
 
 def is_refresh_token(value: str) -> bool:
     """Whether it has the form of a refresh token."""
-    return _REFRESH_TOKEN.fullmatch(value) is not None
+    return _TOKEN.fullmatch(value) is not None
 
 
 def parse_grant(answer: Mapping[str, Any] | None) -> Grant:
     """Validate a successful answer (HTTP 2xx). Raises ProviderUnavailable (reason ``garbage``)."""
     if answer is None:
         raise _garbage("is not a JSON object")
-    access_token = answer.get("access_token")
-    if not isinstance(access_token, str) or not is_access_token(access_token):
+    if not _has_access_token(answer):
         raise _garbage("holds no usable access_token")
+    access_token: str = answer["access_token"]
     token_type = answer.get("token_type", "Bearer")
     if not isinstance(token_type, str) or token_type.lower() != "bearer":
         raise _garbage("holds a token that is not of the type Bearer")
@@ -77,12 +86,44 @@ def parse_grant(answer: Mapping[str, Any] | None) -> Grant:
     )
 
 
+def is_error(answer: Mapping[str, Any] | None) -> bool:
+    """Whether an answer is an error, also with the status of a success.
+
+    One that holds a usable access token as well is none: that token may be the only copy.
+    """
+    if answer is None or _has_access_token(answer):
+        return False
+    return bool(answer.get("error")) or is_dead(answer)
+
+
+def is_dead(answer: Mapping[str, Any] | None) -> bool:
+    """Whether an answer says that the grant, a code or a refresh token, is good no more."""
+    if answer is None or _has_access_token(answer):
+        return False
+    found = [*_error_words(answer), *(answer.get(name) for name in ("status", "reason", "type"))]
+    return any(isinstance(word, str) and word.lower() in DEAD_GRANT for word in found)
+
+
 def error_code(answer: Mapping[str, Any] | None) -> str | None:
-    """The OAuth error code, or None. Some servers wrap it: ``{"error": {"type": …}}``."""
-    error = answer.get("error") if answer is not None else None
-    if isinstance(error, dict):
-        error = error.get("type")
-    return error if isinstance(error, str) and _ERROR_CODE.fullmatch(error) else None
+    """The error code, or None. Some servers put it elsewhere than RFC 6749 §5.2 has it."""
+    return None if answer is None else next(_error_words(answer), None)
+
+
+def _error_words(answer: Mapping[str, Any]) -> Iterator[str]:
+    """What can only be an error code: ``error``, its members, the first of ``errors``, and ``error_code``."""
+    error, listed = answer.get("error"), answer.get("errors")
+    first = listed[0] if isinstance(listed, list) and listed else None
+    found = [error]
+    for holder in (error, first):
+        if isinstance(holder, dict):
+            found += [holder.get(name) for name in ("code", "error_code", "type", "reason", "status")]
+    found += [answer.get("error_code"), answer.get("code")]
+    yield from (word for word in found if isinstance(word, str) and _ERROR_CODE.fullmatch(word))
+
+
+def _has_access_token(answer: Mapping[str, Any]) -> bool:
+    token = answer.get("access_token")
+    return isinstance(token, str) and is_access_token(token)
 
 
 def retry_after(value: str | None, now: float) -> float | None:

@@ -33,6 +33,10 @@ def reauth_required(user: str) -> ReauthRequired:
     )
 
 
+def may_be_over(user: str) -> str:
+    return f"It has refused so before. A new login may be needed: {how_to_log_in(user, again=True)}."
+
+
 def no_refresh_token(user: str) -> ReauthRequired:
     return ReauthRequired(
         f"The login of {user} came without a refresh token, so it cannot be prolonged. "

@@ -9,7 +9,6 @@ its error code.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
@@ -18,16 +17,17 @@ from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit, urlunsplit
 
 import httpx
 
+from .answer_body import MAX_ANSWER_BYTES, members
 from .errors import InvalidGrant, ProviderRefused, ProviderUnavailable
-from .grant import Grant, error_code, parse_grant, retry_after
+from .grant import Grant, error_code, is_dead, is_error, parse_grant, retry_after
 from .settings import ProviderSettings
 
 _log = logging.getLogger(__name__)
-# A token answer is a few kilobytes; more is not one, and is not read into memory.
-MAX_ANSWER_BYTES = 262_144
 _TRY_LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 # 529 is what Anthropic's API answers when it is overloaded.
 _BUSY = (HTTPStatus.SERVICE_UNAVAILABLE, 529)
+# RFC 6749 §4.1.2.1, RFC 8628 §3.5: words for what passes.
+_BUSY_WORDS = frozenset(("temporarily_unavailable", "server_error", "slow_down"))
 
 
 class Provider:
@@ -121,15 +121,16 @@ class Provider:
         return status == HTTPStatus.OK
 
     async def _ask_for_tokens(self, body: dict[str, str]) -> Grant:
-        status, headers, content = await self._post(self._settings.token_url, body)
+        status, headers, answer = await self._post(self._settings.token_url, body)
         _log.debug("the provider answered %d to %s", status, body["grant_type"])
-        answer = _json_object(content)
-        if 200 <= status < 300:
+        if 200 <= status < 300 and not is_error(answer):
             # RFC 6749 §5.1 says 200, but any success has spent the token and may hold the next one.
             return parse_grant(answer)
         raise self._failure(status, headers, answer)
 
-    async def _post(self, url: str, body: dict[str, str]) -> tuple[int, httpx.Headers, bytes]:
+    async def _post(
+        self, url: str, body: dict[str, str]
+    ) -> tuple[int, httpx.Headers, Mapping[str, Any] | None]:
         # RFC 6749 §2.3: not more than one way to authenticate in a request.
         fields = {**body, **({} if self._auth is not None else self._own_fields())}
         as_json = self._settings.body == "json"
@@ -209,17 +210,25 @@ class Provider:
                 retry_after=wait,
                 maybe_spent=True,
             )
-        error = error_code(answer)
-        if 400 <= status < 500 and error == "invalid_grant":
+        if status < HTTPStatus.INTERNAL_SERVER_ERROR and is_dead(answer):
+            # Some answer 200 or 401. What another host, a limit or a fault has added to it says nothing.
             return InvalidGrant("The provider refused the grant (invalid_grant).")
-        if 400 <= status < 500 and error is not None:
+        error = error_code(answer)
+        if error in _BUSY_WORDS:
+            return ProviderUnavailable(
+                f"The provider at {host} cannot answer now ({error}). It is tried again later.",
+                reason=error,
+                retry_after=wait,
+                maybe_spent=error == "server_error",
+            )
+        if status < 500 and error is not None:
             return ProviderRefused(
                 f"The provider at {host} refused the request ({error}, HTTP {status}). "
                 "Check client_id, client_secret, client_authentication and scopes in claude_oauth.provider.",
                 error=error,
             )
         # It may have broken down on the way back, after the token was used up; one that is busy did nothing.
-        broke_down = status >= 500 and status not in _BUSY
+        broke_down = status < 300 or (status >= 500 and status not in _BUSY)
         return ProviderUnavailable(
             f"The provider at {host} answered HTTP {status} without a usable reason. "
             "It is tried again later.",
@@ -234,27 +243,25 @@ def _basic(settings: ProviderSettings) -> httpx.BasicAuth:
     return httpx.BasicAuth(quote_plus(settings.client_id), quote_plus(settings.client_secret or ""))
 
 
-async def _read(response: httpx.Response) -> bytes:
-    """The body as it was sent, or nothing where it is too long or packed: no answer needs to be either."""
-    encoding = response.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        # Unpacked, a few bytes could fill the memory before anybody has counted them.
-        _log.warning("the provider sent a compressed answer, which was not asked for; it is not read")
-        return b""
+async def _read(response: httpx.Response) -> Mapping[str, Any] | None:
+    """What the answer says, or None if it is too long or says nothing.
+
+    Raises httpx.HTTPError if the connection breaks off before all of it has come.
+    """
     content = bytearray()
-    async for piece in response.aiter_raw():
-        content += piece
-        if len(content) > MAX_ANSWER_BYTES:
-            return b""
-    return bytes(content)
-
-
-def _json_object(content: bytes) -> Mapping[str, Any] | None:
+    encoding = response.headers.get("content-encoding", "")
+    kind = response.headers.get("content-type", "")
     try:
-        answer = json.loads(content)
-    except (ValueError, RecursionError):
-        return None
-    return answer if isinstance(answer, dict) else None
+        async for piece in response.aiter_raw():
+            content += piece
+            if len(content) > MAX_ANSWER_BYTES:
+                return None
+    except httpx.HTTPError:
+        answer = members(bytes(content), encoding, kind, whole=False)
+        if answer is None:
+            raise
+        return answer
+    return members(bytes(content), encoding, kind)
 
 
 def _host(url: str) -> str:

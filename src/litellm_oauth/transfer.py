@@ -81,7 +81,7 @@ class Transfer:
                 "claude export` prints where they are in use."
             ) from None
         if not is_access_token(plain.access_token):
-            raise InvalidInput("accessToken holds what no access token may hold (RFC 6750, section 2.1).")
+            raise InvalidInput("accessToken holds what no access token may hold (RFC 6749, appendix A.12).")
         if plain.refresh_token is not None and not is_refresh_token(plain.refresh_token):
             raise InvalidInput("refreshToken holds what no refresh token may hold (RFC 6749, appendix A.17).")
         if plain.client_id is not None and _CLIENT_ID.fullmatch(plain.client_id) is None:

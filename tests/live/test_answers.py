@@ -96,6 +96,24 @@ def test_no_redirect_is_followed(alice: httpx.Client, api: ScriptedApi, form: Fo
     assert [one.path for one in api.received] == [form.api_path]
 
 
+@FORM
+@pytest.mark.parametrize("status", ["200 OK", "404 Not Found", "503 Busy"])
+def test_a_page_at_the_api_s_address_is_told_as_one(
+    alice: httpx.Client, api: ScriptedApi, form: Form, status: str
+) -> None:
+    page = reply(
+        "<html>Sign in to the network</html>", status, [("Content-Type", "text/html; charset=utf-8")]
+    )
+    api.always(form.api_path, page)
+    answer = form.ask(alice)
+    assert answer.status_code == 502, answer.text
+    error = answer.json()["error"]
+    assert error["code"] == "not_the_api"
+    assert httpx.URL(api.url).host in error["message"]
+    assert "Sign in" not in answer.text
+    assert len(api.received) == 1
+
+
 @pytest.mark.parametrize("form", FORMS[:1] + PLAIN[1:], ids=lambda form: form.name)
 def test_an_operator_s_key_follows_no_redirect_either(
     alice: httpx.Client, api: ScriptedApi, form: Form

@@ -18,7 +18,7 @@ from support.running_gateway import (
     RunningGateway,
     in_the_image,
 )
-from support.scripted_api import ScriptedApi, reply
+from support.scripted_api import TOKEN_PATH, ScriptedApi, reply
 
 HERE = Path(__file__).parent
 ALICE = USER_KEYS["alice"]
@@ -415,6 +415,19 @@ def test_one_model_is_described_in_both_forms(alice: httpx.Client, prefix: str) 
 def test_one_model_below_anthropic_goes_by_the_api_s_name(alice: httpx.Client, api: ScriptedApi) -> None:
     assert alice.get("/anthropic/v1/models/claude-sonnet-4").status_code == 200
     assert api.last.path == "/v1/models/claude-sonnet-4-20250514"
+
+
+def test_a_token_of_any_printable_characters_arrives_as_it_is(
+    gateway: RunningGateway, api: ScriptedApi
+) -> None:
+    """RFC 6749 A.12."""
+    token = 'obviously fake, "quoted" \\ ;=&%20~{}|!'
+    api.then(TOKEN_PATH, reply({"access_token": token, "refresh_token": token, "token_type": "bearer"}))
+    gateway.log_in("dora")
+    with gateway.client("dora") as dora:
+        for form in FORMS:
+            assert form.ask(dora).status_code == 200, form.name
+            assert api.last.headers["authorization"] == f"Bearer {token}"
 
 
 def test_a_dead_token_is_replaced_once_on_every_route(gateway: RunningGateway, api: ScriptedApi) -> None:

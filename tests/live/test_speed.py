@@ -73,6 +73,6 @@ def test_what_litellm_knows_of_a_model_is_looked_up_once_until_it_changes() -> N
     # An error on the way would cost the request its cost without a word.
     assert result.pop("cost")
     for name, found in result.items():
-        # All arguments are understood, no change reaches another caller, and other providers are always asked.
+        # All arguments are understood, no change reaches another caller, and other providers are asked.
         assert found == dict.fromkeys(("parameters", "same", "once", "kept", "new", "others"), True), name
     assert len(result) == 2

@@ -58,6 +58,128 @@ def test_the_words_of_the_instructions_are_no_code(text: str) -> None:
         parse_code(text)
 
 
+CODE, STATE = "aZ09-_xYz1234567890", "Q" * 43
+ADDRESS = f"{CALLBACK}?code={CODE}&state={STATE}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # an address, or what was copied of one
+        ADDRESS,
+        f"<{ADDRESS}>",
+        f"({ADDRESS}).",
+        f"It shows {ADDRESS} now",
+        f"[the page]({ADDRESS})",
+        f"Location: {ADDRESS}",
+        ADDRESS.replace("&", "&amp;"),
+        ADDRESS.removeprefix("https://"),
+        ADDRESS.replace("https://", "view-source:https://"),
+        f"localhost:8080/callback?code={CODE}&state={STATE}",
+        f"com.example.app:/callback?code={CODE}&state={STATE}",
+        f"/callback?code={CODE}&state={STATE}",
+        f"?code={CODE}&state={STATE}",
+        f"code={CODE}&state={STATE}",
+        f"state={STATE}&code={CODE}",
+        f"#code={CODE}&state={STATE}",
+        f"GET /callback?code={CODE}&state={STATE} HTTP/1.1",
+        f"curl '{ADDRESS}'",
+        f"{CALLBACK}?\ncode={CODE}&\nstate={STATE}",
+        f"{ADDRESS[:70]}\n{ADDRESS[70:]}",
+        f"{ADDRESS[:70]}\r\n  {ADDRESS[70:]}",
+        f"{CALLBACK}?scope=a+b&code={CODE}&state={STATE}&session_state=x",
+        f"https://elsewhere.example/?next={quote(ADDRESS, safe='')}",
+        # the code and its state
+        f"{CODE}#{STATE}",
+        f"{CODE} # {STATE}",
+        f"{CODE}%23{STATE}",
+        f"{CODE}#state={STATE}",
+        f"{CODE}\n{STATE}",
+        f"{CODE} {STATE}",
+        f"{CODE}#\n{STATE}",
+        f"{CODE[:9]}\n{CODE[9:]}#{STATE}",
+        f"{CODE}#{STATE[:20]}\n   {STATE[20:]}",
+        f"\u200b{CODE}#{STATE}\ufeff",
+        f"\u201c{CODE}#{STATE}\u201d",
+        f"\u00a0{CODE}#{STATE}\u00a0",
+        f"'{CODE}#{STATE}',",
+        f"Authorization code: {CODE}#{STATE}",
+        f"Your code is {CODE}#{STATE}",
+        f"code = {CODE}\nstate = {STATE}",
+        f"Code: {CODE}\nState: {STATE}",
+        f"ansible-playbook oauth_login.yml -e code={CODE}#{STATE}",
+        f"-e 'code={CODE}#{STATE}'",
+        # an object
+        f'{{"code": "{CODE}", "state": "{STATE}"}}',
+        f'{{"code": "{CODE}#{STATE}"}}',
+        f'"code": "{CODE}", "state": "{STATE}"',
+        f'{{\n  "state": "{STATE}",\n  "code": "{CODE}"\n}}',
+    ],
+)
+def test_what_holds_the_code_is_understood(text: str) -> None:
+    assert parse_code(text) == LoginCode(CODE, STATE)
+
+
+@pytest.mark.parametrize(
+    "text", [CODE, f"code={CODE}", f"Code: {CODE}", f"{CODE[:9]}\n{CODE[9:]}", f"{CODE}#"]
+)
+def test_a_code_may_come_without_its_state(text: str) -> None:
+    assert parse_code(text) == LoginCode(CODE, None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sk-ant-oat01-obviously-fake",
+        "sk-ant-ort01-obviously-fake",
+        "sk-obviously-fake-key",
+        "Bearer obviously-fake",
+        "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln",
+        f"{CALLBACK}?code=sk-ant-oat01-obviously-fake",
+    ],
+)
+def test_a_token_is_no_code_and_is_sent_nowhere(text: str) -> None:
+    with pytest.raises(InvalidInput, match=r"token or a key|No authorization code") as caught:
+        parse_code(text)
+    assert "fake" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{CALLBACK}?code=a1b2c3d4&code=e5f6g7h8&state=s",
+        f"{CALLBACK}?code=a1b2c3d4&state=s&state=t",
+        f"{CALLBACK}?code=a1b2c3d4&state=s&state=s",
+        f"{CALLBACK}?code=a1b2c3d4&state=s&iss=https%3A%2F%2Fa.example&iss=https%3A%2F%2Fb.example",
+        f"{CALLBACK}?error=access_denied&error=x",
+    ],
+)
+def test_what_stands_twice_in_an_address_is_refused(text: str) -> None:
+    """RFC 6749 §3.1: parameters do not repeat, so nobody can tell which one is meant."""
+    with pytest.raises(InvalidInput, match="more than once"):
+        parse_code(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://login.example/",
+        "someone@example.com",
+        "I approved it",
+        "the code",
+        "yes",
+        "ok",
+        "----",
+        "{}",
+        '{"state": "x"}',
+        "?",
+    ],
+)
+def test_what_holds_no_code_costs_no_login(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse_code(text)
+
+
 def test_the_address_to_open_is_told_from_the_page_that_shows_the_code() -> None:
     """Its parameter ``code=true`` would be taken for a code, and the pending login used up."""
     address = "https://claude.example/oauth/authorize?code=true&state=s&code_challenge=c"

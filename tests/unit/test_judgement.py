@@ -22,6 +22,7 @@ from litellm_oauth.errors import (
     CoolingDown,
     InvalidInput,
     OtherClient,
+    ProviderRefused,
     ProviderUnavailable,
     ReauthRequired,
     TokenRefused,
@@ -194,6 +195,35 @@ def test_retry_after_prolongs_a_wait_and_never_shortens_it() -> None:
 def test_a_token_that_may_be_spent_is_not_tried_before_the_access_token_is_used_up() -> None:
     assert wait(ROW, maybe_spent=True) == 3600
     assert wait(replace(ROW, expires_at=NOW - 1), maybe_spent=True) == 5
+
+
+REFUSALS = [
+    ProviderUnavailable("It answered HTTP 400.", reason="http_400"),
+    ProviderUnavailable("It answered HTTP 401.", reason="http_401"),
+    ProviderRefused("It refused.", error="invalid_request"),
+    ProviderRefused("It refused.", error="of_tomorrow"),
+]
+NO_REFUSALS = [
+    ProviderRefused("It refused.", error="invalid_client"),
+    ProviderUnavailable("It is slow.", reason="http_408"),
+    ProviderUnavailable("It is busy.", reason="http_503"),
+    ProviderUnavailable("It cannot be reached.", reason="network"),
+]
+
+
+@pytest.mark.parametrize("error", [*REFUSALS, *NO_REFUSALS])
+@pytest.mark.parametrize("again", [True, False])
+@pytest.mark.parametrize("ended", [True, False])
+def test_what_is_refused_again_and_again_may_need_a_new_login(
+    error: ProviderUnavailable | ProviderRefused, again: bool, ended: bool
+) -> None:
+    """A provider's own word for a login that is over is not known, and to ask for ever helps nobody."""
+    reason = error.error if isinstance(error, ProviderRefused) else error.reason
+    row = failed(reason if again else "http_404", expires_at=NOW if ended else NOW + 9)
+    told = failure_of(row, error, NOW, lambda: 0.0).last_error
+    advised = "A new login may be needed" in told
+    assert advised is (again and ended and error in REFUSALS)
+    assert ("litellm claude login --user alice --force" in told) is advised
 
 
 def test_the_rest_after_a_refresh_fits_the_life_of_the_token() -> None:

@@ -6,6 +6,8 @@ import asyncio
 import base64
 import gzip
 import json
+import tracemalloc
+import zlib
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from email.utils import format_datetime
@@ -14,10 +16,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from litellm_oauth.answer_body import MAX_ANSWER_BYTES, members
 from litellm_oauth.errors import InvalidGrant, ProviderRefused, ProviderUnavailable
 from litellm_oauth.grant import DEFAULT_EXPIRES_IN, MAX_EXPIRES_IN, parse_grant, retry_after
-from litellm_oauth.provider import MAX_ANSWER_BYTES, Provider
+from litellm_oauth.provider import Provider
 from litellm_oauth.settings import ProviderSettings
 
 NOW = 1_800_000_000.0
@@ -189,12 +194,40 @@ async def test_a_refresh_sends_no_scope_so_that_the_granted_ones_stay() -> None:
     assert (grant.access_token, grant.refresh_token, grant.expires_in) == ("oat-1", "ort-2", 28800)
 
 
+@pytest.mark.parametrize("status", [200, 201, 400, 401, 403, 422])
 @pytest.mark.parametrize(
-    "answer", [{"error": "invalid_grant"}, {"error": {"type": "invalid_grant", "message": "x"}}]
+    "answer",
+    [
+        {"error": "invalid_grant"},
+        {"error": "INVALID_GRANT", "access_token": None},
+        {"error": {"type": "invalid_grant", "message": "x"}},
+        {"error": "bad_refresh_token", "error_description": "x", "error_uri": "https://docs.example"},
+        {"ok": False, "error": "invalid_refresh_token"},
+        {"error_code": "refresh_token_not_found", "code": 400, "msg": "x"},
+        {"code": "refresh_token_already_used", "message": "x"},
+        {"error": {"message": "x", "type": "invalid_request_error", "code": "refresh_token_reused"}},
+        {"error": {"code": "refresh_token_expired"}},
+        {"error": "refresh_token_invalidated"},
+        {"status": "BAD_REFRESH_TOKEN", "message": "x"},
+        {"errors": [{"code": "invalid_grant"}]},
+    ],
 )
-async def test_invalid_grant_is_told_apart_from_everything_else(answer: Any) -> None:
+async def test_a_dead_grant_is_known_by_all_words_for_it(status: int, answer: Any) -> None:
     with pytest.raises(InvalidGrant):
-        await provider(answering(400, answer)).refresh(SECRET)
+        await provider(answering(status, answer)).refresh(SECRET)
+
+
+@pytest.mark.parametrize("word", ["invalid_grant", "refresh_token_expired"])
+async def test_what_stands_in_a_sentence_ends_no_login(word: str) -> None:
+    said = {"error": "invalid_request", "error_description": word, "message": word, "detail": {"code": word}}
+    with pytest.raises(ProviderRefused):
+        await provider(answering(400, said)).refresh(SECRET)
+
+
+@pytest.mark.parametrize("error", ["invalid_grant", "", None, False, "none"])
+async def test_an_error_beside_tokens_costs_no_token(error: object) -> None:
+    grant = await provider(answering(200, {**GOOD, "error": error})).refresh(SECRET)
+    assert grant.refresh_token == "ort-2"
 
 
 async def test_another_oauth_error_is_a_refusal_that_names_its_code() -> None:
@@ -224,7 +257,11 @@ async def test_another_oauth_error_is_a_refusal_that_names_its_code() -> None:
         (200, {**GOOD, "access_token": "a b\r\nX-Evil: 1"}, "garbage", True),
         (200, {**GOOD, "token_type": "mac"}, "garbage", True),
         (201, b"<html>hello</html>", "garbage", True),
-        (202, {"error": "invalid_grant"}, "garbage", True),
+        (200, {"error": {"message": "no word"}}, "server_error", True),
+        (400, {"error_code": 7, "msg": "no word"}, "http_400", False),
+        (400, {"status": "error", "reason": "no word"}, "http_400", False),
+        (400, {"error": "temporarily_unavailable"}, "temporarily_unavailable", False),
+        (400, {"error": {"code": "server_error"}}, "server_error", True),
         (204, b"", "garbage", True),
     ],
 )
@@ -272,27 +309,149 @@ async def test_whatever_says_success_brings_tokens(status: int) -> None:
     assert (await provider(answering(status, GOOD)).refresh(SECRET)).refresh_token == "ort-2"
 
 
-@pytest.mark.parametrize(
-    ("status", "reason", "maybe_spent"),
-    [(200, "garbage", True), (201, "garbage", True), (400, "http_400", False), (502, "server_error", True)],
-)
-async def test_a_compressed_answer_is_neither_asked_for_nor_unpacked(
-    status: int, reason: str, maybe_spent: bool
-) -> None:
-    asked: list[str] = []
-    read: list[bytes] = []
+def sending(status: int, content: bytes, headers: dict[str, str]) -> Handler:
+    """An answer that a mock does not unpack by itself."""
 
-    async def packed() -> AsyncIterator[bytes]:
-        read.append(gzip.compress(json.dumps({**GOOD, "error": "invalid_grant"}).encode()))
-        yield read[-1]
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(content), 1000):
+            yield content[start : start + 1000]
+
+    return lambda request: httpx.Response(status, headers=headers, content=pieces())
+
+
+def packed(*forms: str, content: bytes = b"") -> bytes:
+    """The content, packed in these forms, one after the other."""
+    for form in forms:
+        raw = zlib.compressobj(wbits=-15)
+        content = {
+            "gzip": gzip.compress(content),
+            "deflate": zlib.compress(content),
+            "raw": raw.compress(content) + raw.flush(),
+        }[form]
+    return content
+
+
+NAMED = {**GOOD, "account": {"email_address": "Zoë@example.com"}}
+TEXT = json.dumps(NAMED, ensure_ascii=False)
+
+
+@pytest.mark.parametrize(
+    ("headers", "content"),
+    [
+        ({"content-encoding": "gzip"}, packed("gzip", content=TEXT.encode())),
+        ({"content-encoding": "X-GZIP"}, packed("gzip", content=TEXT.encode())),
+        ({"content-encoding": "deflate"}, packed("deflate", content=TEXT.encode())),
+        ({"content-encoding": "deflate"}, packed("raw", content=TEXT.encode())),
+        ({"content-encoding": "deflate, gzip"}, packed("deflate", "gzip", content=TEXT.encode())),
+        ({"content-encoding": "identity, gzip"}, packed("gzip", content=TEXT.encode())),
+        ({}, packed("gzip", content=TEXT.encode())),
+        ({}, packed("deflate", content=TEXT.encode())),
+        ({"content-encoding": "identity"}, packed("gzip", content=TEXT.encode())),
+        ({"content-encoding": "gzip"}, packed("gzip", "gzip", content=TEXT.encode())),
+        ({"content-encoding": "br"}, packed("gzip", content=TEXT.encode())),
+        ({"content-encoding": "gzip"}, packed("deflate", content=TEXT.encode())),
+        ({"content-encoding": "gzip"}, TEXT.encode()),
+        ({"content-encoding": "deflate"}, TEXT.encode()),
+        ({"content-encoding": "of-tomorrow"}, TEXT.encode()),
+        # Two parts, a wrong sum, and a sum that is missing.
+        (
+            {"content-encoding": "gzip"},
+            packed("gzip", content=TEXT.encode()[:40]) + packed("gzip", content=TEXT.encode()[40:]),
+        ),
+        ({"content-encoding": "gzip"}, packed("gzip", content=TEXT.encode())[:-8] + b"12345678"),
+        ({"content-encoding": "gzip"}, packed("gzip", content=TEXT.encode())[:-8]),
+        ({"content-type": "application/json; charset=ISO-8859-1"}, TEXT.encode("latin-1")),
+        ({"content-type": "application/json"}, TEXT.encode("latin-1")),
+        ({"content-type": "application/json; charset=utf-8"}, TEXT.encode("latin-1")),
+        ({"content-type": "application/json; charset=ISO-8859-1"}, TEXT.encode()),
+        ({"content-type": 'application/json; charset="windows-1252"'}, TEXT.encode("cp1252")),
+        ({"content-type": "application/json;charset=of-tomorrow"}, TEXT.encode()),
+        ({"content-type": "application/json;charset=hex"}, TEXT.encode("latin-1")),
+        ({"content-type": "application/json; charset=cp037"}, TEXT.encode("cp037")),
+        ({}, TEXT.encode("utf-8-sig")),
+        ({}, TEXT.encode("utf-16")),
+        ({"content-type": "application/json; charset=utf-16le"}, TEXT.encode("utf-16-le")),
+        ({}, TEXT.encode("utf-32")),
+        (
+            {"content-encoding": "gzip", "content-type": "application/json; charset=ISO-8859-1"},
+            packed("gzip", content=TEXT.encode("latin-1")),
+        ),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+async def test_an_answer_is_read_however_it_is_packed(headers: dict[str, str], content: bytes) -> None:
+    grant = await provider(sending(200, content, headers)).refresh(SECRET)
+    assert (grant.refresh_token, grant.expires_in) == ("ort-2", 28_800)
+    assert grant.account == {"account": {"email_address": "Zoë@example.com"}}
+
+
+@pytest.mark.parametrize("form", ["gzip", "deflate"])
+@pytest.mark.parametrize("named", [True, False])
+async def test_an_error_is_read_however_it_is_packed(form: str, named: bool) -> None:
+    headers = {"content-encoding": form} if named else {}
+    content = packed(form, content=json.dumps({"error": "invalid_grant"}).encode())
+    with pytest.raises(InvalidGrant):
+        await provider(sending(400, content, headers)).refresh(SECRET)
+
+
+@pytest.mark.parametrize("form", ["gzip", "deflate", "raw"])
+@pytest.mark.parametrize("times", [1, 2])
+async def test_what_unpacks_to_too_much_is_not_kept(form: str, times: int) -> None:
+    bomb = packed(*[form] * times, content=b" " * 100_000_000)
+    name = {"raw": "deflate"}.get(form, form)
+    tracemalloc.start()
+    error = await unavailable(sending(200, bomb[:MAX_ANSWER_BYTES], {"content-encoding": name}))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert error.reason == "garbage"
+    assert most < 10 * MAX_ANSWER_BYTES
+
+
+@given(st.binary(max_size=300), st.sampled_from(["", "gzip", "deflate", "gzip,gzip,gzip,deflate,gzip"]))
+def test_no_bytes_are_more_than_an_answer_that_says_nothing(content: bytes, coding: str) -> None:
+    for start in (b"", b"\x1f\x8b\x08\x00", b"x\x9c", b"{"):
+        assert isinstance(members(start + content, coding, "text/plain; charset=utf-16"), dict | None)
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain; charset=utf-8", ""])
+async def test_a_form_is_read_as_well(kind: str) -> None:
+    form = b"access_token=oat-1&expires_in=28800&refresh_token=ort%2D2&scope=a+b&token_type=bearer"
+    grant = await provider(answering(200, form, {"content-type": kind})).refresh(SECRET)
+    assert (grant.access_token, grant.refresh_token, grant.scopes) == ("oat-1", "ort-2", ("a", "b"))
+    error = b"error=bad_refresh_token&error_description=x"
+    with pytest.raises(InvalidGrant):
+        await provider(answering(200, error, {"content-type": kind})).refresh(SECRET)
+
+
+def cut(content: bytes) -> Handler:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield content
+        raise httpx.RemoteProtocolError("cut")
+
+    return lambda request: httpx.Response(200, content=pieces())
+
+
+async def test_an_answer_that_is_whole_before_it_breaks_off_is_read() -> None:
+    assert (await provider(cut(json.dumps(GOOD).encode())).refresh(SECRET)).refresh_token == "ort-2"
+
+
+@pytest.mark.parametrize(
+    "content", [json.dumps(GOOD).encode()[:-1], b"access_token=oat-1&refresh_token=ort", b""]
+)
+async def test_half_an_answer_is_lost(content: bytes) -> None:
+    error = await unavailable(cut(content))
+    assert (error.reason, error.maybe_spent) == ("answer_lost", True)
+
+
+async def test_an_answer_is_asked_for_as_it_is() -> None:
+    asked: list[str] = []
 
     def handler(request: httpx.Request) -> httpx.Response:
         asked.append(request.headers["accept-encoding"])
-        return httpx.Response(status, content=packed(), headers={"content-encoding": "gzip"})
+        return httpx.Response(200, json=GOOD)
 
-    error = await unavailable(handler)
-    assert (error.reason, error.maybe_spent) == (reason, maybe_spent)
-    assert (asked, read) == (["identity"], [])
+    await provider(handler).refresh(SECRET)
+    assert asked == ["identity"]
 
 
 async def test_an_answer_that_says_it_is_not_compressed_is_read() -> None:
@@ -406,6 +565,16 @@ def test_what_cannot_be_stored_or_shown_is_left_out_and_costs_no_token(odd: str)
     assert set(grant.scopes or ()) <= {"user:inference", "two"}
 
 
-@pytest.mark.parametrize("token", ["M.C123_BAY.-CX!abc*def$", "a|b", "user:123 with a space", "~" * 4096])
-def test_a_refresh_token_may_hold_what_rfc_6749_lets_it_hold(token: str) -> None:
-    assert parse_grant({"access_token": "x", "refresh_token": token}).refresh_token == token
+@pytest.mark.parametrize(
+    "token", ["M.C123_BAY.-CX!abc*def$", "a|b", "user:123 with a space", "~" * 4096, '"', "\\", " "]
+)
+def test_a_token_may_hold_what_rfc_6749_lets_it_hold(token: str) -> None:
+    grant = parse_grant({"access_token": token, "refresh_token": token})
+    assert (grant.access_token, grant.refresh_token) == (token, token)
+
+
+@pytest.mark.parametrize("token", ["", "a\n", "a\x00", "é", "a\x7f", "x" * 16_385])
+def test_what_is_no_token_is_not_taken(token: str) -> None:
+    with pytest.raises(ProviderUnavailable):
+        parse_grant({"access_token": token})
+    assert parse_grant({"access_token": "x", "refresh_token": token}).refresh_token is None

@@ -378,7 +378,6 @@ async def test_the_files_of_the_host_mirror_an_import(gateways: Gateways) -> Non
     ("changes", "sentence"),
     [
         ({"access_token": "fake\ntoken"}, "accessToken holds"),
-        ({"access_token": "fake token"}, "accessToken holds"),
         ({"access_token": "fäke-token"}, "accessToken holds"),
         ({"access_token": ""}, "accessToken holds"),
         ({"refresh_token": "fake\x00token"}, "refreshToken holds"),

@@ -92,6 +92,18 @@ class RedirectedAnswer(LitellmOAuthError):
         )
 
 
+class NotTheApi(LitellmOAuthError):
+    """What answered at the API's address is not the API: a proxy's page, or another server's."""
+
+    code = "not_the_api"
+
+    def __init__(self, host: str, status: int, kind: str) -> None:
+        super().__init__(
+            f"What answered at {host} is not the API: it sent {kind} (HTTP {status}). "
+            "Try again; ask the operator to look at api_base and at what stands before it if it stays so."
+        )
+
+
 class UploadInterrupted(LitellmOAuthError):
     """The token was refused while a body streamed, which cannot be sent a second time."""
 

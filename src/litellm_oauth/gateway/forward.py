@@ -18,13 +18,15 @@ from starlette.types import Send
 
 from ..errors import (
     InvalidInput,
+    LitellmOAuthError,
     ProviderUnavailable,
     TokenRefused,
 )
 from ..tasks import finished
 from ..tokens import AccessToken
+from .api_answer import demand_the_api
 from .bearer import CLAUDE_PREFIX
-from .errors import RedirectedAnswer, UploadInterrupted
+from .errors import UploadInterrupted
 from .event_stream import is_event_stream, whole_events
 from .exchange import is_for_the_client
 from .headers import for_the_api
@@ -109,7 +111,7 @@ class Forwarder:
 
         With the caller's token, a 401 has the token replaced and the request sent once more. Raises
         LitellmOAuthError: among others TokenRefused after two refused tokens, ProviderUnavailable if the API
-        does not answer, RedirectedAnswer if it answers with a redirect.
+        does not answer, RedirectedAnswer if it answers with a redirect, NotTheApi if something else answers.
         """
         call = _Call(
             outgoing.method,
@@ -162,9 +164,11 @@ class Forwarder:
                 "ask the operator if it stays so.",
                 reason="network",
             ) from None
-        if answer.has_redirect_location:
+        try:
+            demand_the_api(request, answer)
+        except LitellmOAuthError:
             await close(answer)
-            raise RedirectedAnswer(call.url.host, answer.status_code)
+            raise
         return answer
 
 

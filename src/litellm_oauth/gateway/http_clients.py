@@ -14,11 +14,11 @@ from typing import Any
 
 import httpx
 
-from ..errors import Forbidden
+from ..errors import Forbidden, LitellmOAuthError
 from .answers import answer_for
+from .api_answer import demand_the_api
 from .cloud_metadata import MetadataRefusedError, is_metadata
 from .credential_echo import credentials_of, overwrite_in
-from .errors import RedirectedAnswer
 from .event_stream import MessageEvents, is_event_stream
 from .exchange import Exchange, current
 
@@ -86,10 +86,11 @@ def _noted(exchange: Exchange, request: httpx.Request, answer: httpx.Response) -
         return answer
     forget_content(request)
     exchange.note(answer.status_code, answer.headers.multi_items())
-    if answer.has_redirect_location:
-        redirect = RedirectedAnswer(request.url.host, answer.status_code)
-        exchange.refusal = answer_for(redirect)
-        raise RefusedByGatewayError(redirect.message, request=request)
+    try:
+        demand_the_api(request, answer)
+    except LitellmOAuthError as error:
+        exchange.refusal = answer_for(error)
+        raise RefusedByGatewayError(error.message, request=request) from None
     if answer.is_success and request.url.path.endswith(_MESSAGES) and is_event_stream(answer):
         stream = answer.stream
         if isinstance(stream, httpx.AsyncByteStream):
