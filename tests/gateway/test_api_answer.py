@@ -51,6 +51,7 @@ def test_what_is_no_kind_at_all_is_not_repeated() -> None:
         (200, "application/vnd.of-tomorrow+json", "/v1/messages"),
         (503, "text/plain", "/v1/messages"),
         (429, "application/json", "/v1/messages"),
+        (401, "text/html", "/v1/messages"),
     ],
 )
 def test_all_that_may_be_the_api_s_goes_on(status: int, kind: str | None, path: str) -> None:

@@ -28,6 +28,9 @@ def demand_the_api(request: httpx.Request, answer: httpx.Response) -> None:
     host, status = request.url.host, answer.status_code
     if answer.has_redirect_location:
         raise RedirectedAnswer(host, status)
+    if status == httpx.codes.UNAUTHORIZED:
+        # About the credential, whatever it looks like: the token is replaced.
+        return
     header = answer.headers.get("content-type", "")
     kind = header.partition(";")[0].strip().lower()
     path = request.url.path
