@@ -101,6 +101,11 @@ expires_in:
   returned: when a login was started
   type: int
   sample: 600
+whole_address:
+  description: Whether only the whole address that consent leads to completes the login (RFC 9207).
+  returned: when a login was started
+  type: bool
+  sample: false
 already_logged_in:
   description: Whether no login was started because the user has a working one.
   returned: without O(code)
@@ -169,7 +174,7 @@ def start(gateway: Gateway, user: str, *, force: bool, check_mode: bool) -> dict
         raise
     return {
         **result,
-        **{name: started.get(name) for name in ("authorization_url", "state", "expires_in")},
+        **{name: started.get(name) for name in ("authorization_url", "state", "expires_in", "whole_address")},
         "changed": True,
         "msg": f"A login for {user} waits for its code.",
     }

@@ -25,6 +25,8 @@ CLOCK_SLACK = 60.0
 # token beside it.
 LONGEST_PAUSE = MAX_RETRY_AFTER + CLOCK_SLACK
 RATE_LIMITED = "rate_limited"
+# The API refused a token: that says nothing about the provider.
+REJECTED = "rejected"
 ANSWER_LOST = "answer_lost"
 # After these the refresh token may be used up although no answer came.
 MAYBE_SPENT = frozenset({"timeout", ANSWER_LOST, "garbage", "server_error"})
@@ -54,7 +56,10 @@ def failure_of(
         return Failure(text, UNREADABLE_WAIT)
     retry_after = getattr(error, "retry_after", None)
     maybe_spent = getattr(error, "maybe_spent", False)
-    wait = _wait(row, now, retry_after, maybe_spent, random)
+    if reason == RATE_LIMITED and retry_after:
+        wait = _as_named(retry_after, random)
+    else:
+        wait = _wait(row, now, retry_after, maybe_spent, random)
     rest = rest_for_all(row.provider, reason, retry_after, random)
     return Failure(text, wait, rest, counts=True)
 
@@ -80,9 +85,11 @@ def rest_for_all(
     it is broken, because the first may be about one user only.
     """
     failures = provider.failures + 1
+    if reason == RATE_LIMITED and retry_after:
+        return _as_named(retry_after, random)
     jitter = 1 + random() / 4
     if reason == RATE_LIMITED:
-        return max(retry_after or 0.0, min(LONGEST_WAIT, FIRST_REST * 2.0 ** min(failures - 1, 10)) * jitter)
+        return min(LONGEST_WAIT, FIRST_REST * 2.0 ** min(failures - 1, 10)) * jitter
     if retry_after is not None:
         return retry_after
     if failures < FAILURES_FOR_ALL:
@@ -90,16 +97,24 @@ def rest_for_all(
     return min(LONGEST_REST_FOR_ALL, FIRST_WAIT * 2.0 ** min(failures - FAILURES_FOR_ALL, 10)) * jitter
 
 
+def _as_named(retry_after: float, random: Callable[[], float]) -> float:
+    """The time that the provider named (RFC 9110 §10.2.3), and up to a quarter more."""
+    return min(retry_after * (1 + random() / 4), MAX_RETRY_AFTER)
+
+
 def _wait(
     row: TokenRow, now: float, retry_after: float | None, maybe_spent: bool, random: Callable[[], float]
 ) -> float:
     """Seconds until the next try: twice the last wait and up to a quarter more, or longer by Retry-After.
 
-    Where the refresh token may be spent, another try could end the login at the provider (reuse detection),
-    so the current access token is used up first.
+    It is made when the access token ends at the latest. Where the refresh token may be spent, another try
+    could end the login at the provider (reuse detection), so the current access token is used up first.
     """
-    last = row.next_attempt_at - row.updated_at if row.last_error and row.next_attempt_at else 0.0
+    failed = row.last_error is not None and reason_of(row.last_error) != REJECTED
+    last = row.next_attempt_at - row.updated_at if failed and row.next_attempt_at else 0.0
     wait = min(LONGEST_WAIT, max(FIRST_WAIT, 2 * last)) * (1 + random() / 4)
+    if row.expires_at is not None and row.expires_at > now:
+        wait = min(wait, row.expires_at - now)
     wait = max(wait, retry_after or 0.0)
     if maybe_spent and row.expires_at is not None:
         wait = max(wait, row.expires_at - now)

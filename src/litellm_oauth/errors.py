@@ -116,13 +116,17 @@ class ProviderError(LitellmOAuthError):
 
 
 class ProviderRefused(ProviderError):
-    """An OAuth error other than invalid_grant (RFC 6749 §5.2). ``error`` is the provider's error code."""
+    """An OAuth error other than invalid_grant (RFC 6749 §5.2). ``error`` is the provider's error code.
+
+    ``retry_after``: seconds until it is asked again, None where nobody knows.
+    """
 
     code = "provider_refused"
 
-    def __init__(self, message: str, *, error: str) -> None:
+    def __init__(self, message: str, *, error: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.error = error
+        self.retry_after = retry_after
 
 
 class InvalidGrant(ProviderError):

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from . import messages
-from .backoff import CLOCK_SLACK, MAYBE_SPENT, RATE_LIMITED, cooling_for, reason_of, resting_for
+from .backoff import (
+    CLOCK_SLACK,
+    MAYBE_SPENT,
+    RATE_LIMITED,
+    REJECTED,
+    cooling_for,
+    reason_of,
+    resting_for,
+)
 from .errors import CoolingDown, TokenRefused
 from .results import Actor
 from .settings import DAY
@@ -18,7 +26,6 @@ REJECTED_WAIT = 300.0
 # How long the API's refusal causes no further refresh then: an API that refuses everything costs a user one
 # refresh token an hour, and a token that dies later is replaced in the end.
 REJECTED_HOLD = 3600.0
-REJECTED = "rejected"
 
 
 class RejectedTooSoon(TokenRefused):

@@ -80,6 +80,7 @@ class LoginFlow:
             expires_at=expires_at,
             expires_in=LIFETIME,
             redirect_uri=self._provider.redirect_uri,
+            whole_address=self._provider.requires_issuer,
         )
 
     async def complete(self, user: str, code_input: str, state: str | None, actor: Actor) -> TokenRow:

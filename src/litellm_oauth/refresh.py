@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from . import messages
 from .attempts import Attempts
-from .backoff import describe, failure_of, reason_of, rest_after
+from .backoff import REJECTED, describe, failure_of, reason_of, rest_after
 from .changes import Changes
 from .clock import AuthorityClock
 from .errors import (
@@ -26,13 +26,14 @@ from .errors import (
     CoolingDown,
     InvalidGrant,
     ProviderError,
+    ProviderRefused,
     ProviderUnavailable,
     StorageUnavailable,
     Unreadable,
 )
 from .grant import Grant
 from .journal import Condemned, Failed, Record
-from .judgement import REJECTED, Need, Refreshed, RejectedTooSoon, Rules, judge
+from .judgement import Need, Refreshed, RejectedTooSoon, Rules, judge
 from .provider import Provider
 from .reader import TokenReader
 from .results import Actor
@@ -339,7 +340,7 @@ class Refresher:
         except ProviderError as error:
             failed = self._failed(claim, actor, error)
             if await self._attempts.end(claim, record, failed):
-                if isinstance(error, ProviderUnavailable):
+                if isinstance(error, ProviderUnavailable | ProviderRefused):
                     error.retry_after = failed.failure.wait
                 raise
             return await self._whoever_came_first(user)

@@ -25,6 +25,7 @@ class StartedLogin:
 
     The URL and the state open one login of one user only together with the stored verifier (RFC 7636).
     They are shown to the person who logs in and are left out of the repr so that no log keeps them.
+    ``whole_address``: only the whole address that consent leads to completes it (RFC 9207 §2.4).
     """
 
     authorization_url: str = field(repr=False)
@@ -33,6 +34,7 @@ class StartedLogin:
     expires_at: float
     expires_in: float
     redirect_uri: str
+    whole_address: bool
 
 
 @dataclass(frozen=True, slots=True)

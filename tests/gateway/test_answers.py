@@ -98,6 +98,15 @@ def test_a_chat_while_the_database_is_down_is_a_503_with_a_wait() -> None:
     assert (answer.status, answer.message, answer.headers) == (503, "Down.", {"Retry-After": "5"})
 
 
+def test_a_wait_for_the_provider_of_logins_is_no_limit_of_the_api() -> None:
+    resting = errors.CoolingDown("Resting.", retry_after=7)
+    refused = errors.ProviderRefused("Refused.", error="invalid_client", retry_after=6.1)
+    for error, own in ((resting, 429), (refused, 502)):
+        answer = chat_answer_for(error, user="a", public_url="http://x")
+        assert (answer.status, answer.code, answer.headers) == (503, error.code, {"Retry-After": "7"})
+        assert answer_for(error).status == own
+
+
 @pytest.mark.parametrize("error", [reauth_required("alice"), gateway_errors.UnknownKey()])
 def test_a_401_says_how_to_authenticate(error: errors.LitellmOAuthError) -> None:
     assert answer_for(error).headers["WWW-Authenticate"] == "Bearer"

@@ -85,6 +85,7 @@ async def test_start_gives_the_url_its_state_and_how_long_it_waits(gateway: Gate
         "state",
         "user_id",
         "redirect_uri",
+        "whole_address",
         "expires_in",
         "expires_at",
     }

@@ -37,6 +37,7 @@ def test_starting_returns_the_address_to_open_and_stores_no_token(
     assert result["authorization_url"].startswith(gateway.sandbox.authorize_url)
     assert f"state={result['state']}" in result["authorization_url"]
     assert 590 <= result["expires_in"] <= 600
+    assert result["whole_address"] is False
     assert gateway.status("alice")["generation"] == 0
 
 

@@ -156,6 +156,10 @@ def test_plain_http_for_tokens_and_keys_is_refused_outside_the_sandbox() -> None
         {
             "sandbox_enabled": False,
             "litellm_oauth_token_url": f"{far}/token",
+            "litellm_oauth_revoke_url": f"{far}/revoke",
+            "litellm_oauth_authorize_url": f"{far}/authorize",
+            "litellm_oauth_redirect_uri": f"{far}/callback",
+            "litellm_oauth_issuer": far,
             "litellm_oauth_gateway_url": f"{far}:4000",
             "litellm_oauth_models": [{"name": "a", "model": "b", "api_base": far}],
             "litellm_oauth_allowed_api_bases": [far],
@@ -164,8 +168,19 @@ def test_plain_http_for_tokens_and_keys_is_refused_outside_the_sandbox() -> None
     assert result.returncode != 0
     shown = " ".join(result.stdout.split())
     fault = next(part for part in shown.split(" - ") if "would travel over plain http" in part)
-    for name in ("token_url", "gateway_url", "models", "allowed_api_bases"):
+    provider = ("issuer", "authorize_url", "token_url", "revoke_url", "redirect_uri")
+    for name in (*provider, "gateway_url", "models", "allowed_api_bases"):
         assert f"litellm_oauth_{name}" in fault
+
+
+def test_a_person_s_own_machine_may_be_redirected_to_over_plain_http() -> None:
+    """RFC 8252 §7.3. Another fault keeps the playbook from touching anything."""
+    far = {"sandbox_enabled": False, "litellm_oauth_token_url": "http://10.1.2.3/token"}
+    result = site({**far, "litellm_oauth_redirect_uri": "http://localhost:8080/callback"})
+    shown = " ".join(result.stdout.split())
+    fault = next(part for part in shown.split(" - ") if "would travel over plain http" in part)
+    assert "litellm_oauth_token_url" in fault
+    assert "litellm_oauth_redirect_uri" not in fault
 
 
 def test_an_anonymous_api_is_refused_outside_loopback() -> None:

@@ -18,6 +18,7 @@ from litellm_oauth.backoff import (
     rest_for_all,
     resting_for,
 )
+from litellm_oauth.backoff import REJECTED as REJECTED_BY_API
 from litellm_oauth.errors import (
     CoolingDown,
     InvalidInput,
@@ -29,7 +30,6 @@ from litellm_oauth.errors import (
 )
 from litellm_oauth.gateway.views import moment
 from litellm_oauth.grant import MAX_RETRY_AFTER
-from litellm_oauth.judgement import REJECTED as REFUSED
 from litellm_oauth.judgement import Need, RejectedTooSoon, Rules
 from litellm_oauth.judgement import judge as judge_by_rules
 from litellm_oauth.results import Actor
@@ -108,7 +108,7 @@ def test_a_dead_login_is_never_spent(need: Need) -> None:
 
 
 def test_a_rest_after_a_refused_token_ends_with_that_token() -> None:
-    refused = failed(REFUSED)
+    refused = failed(REJECTED_BY_API)
     with pytest.raises(CoolingDown):
         judge(refused, EXPIRING, NOW)
     judge(replace(refused, expires_at=NOW), EXPIRING, NOW)
@@ -116,7 +116,7 @@ def test_a_rest_after_a_refused_token_ends_with_that_token() -> None:
 
 def test_a_token_that_was_refused_though_fresh_is_not_replaced_for_an_hour_but_by_force() -> None:
     """However often the API refuses: each hour of its refusals costs a user one refresh."""
-    refused = replace(ROW, last_error=describe(REFUSED, "because"), next_attempt_at=NOW + 300)
+    refused = replace(ROW, last_error=describe(REJECTED_BY_API, "because"), next_attempt_at=NOW + 300)
     long_lived = replace(refused, expires_at=NOW + 9 * 3600)
     for later in (0, 300, 3599):
         with pytest.raises(TokenRefused, match="only by force"):
@@ -185,6 +185,32 @@ def test_waits_double_up_to_a_limit_with_up_to_a_quarter_of_jitter() -> None:
     assert wait(ROW, random=1.0) == 6.25
     assert wait(failed("server_error")) == 120
     assert wait(failed("server_error", updated_at=NOW - 9999)) == LONGEST_WAIT
+
+
+def test_no_attempt_is_later_than_the_end_of_the_token_that_it_serves() -> None:
+    long = failed("server_error", updated_at=NOW - 9999)
+    assert wait(replace(long, expires_at=NOW + 206)) == 206
+    assert wait(replace(long, expires_at=NOW - 1)) == LONGEST_WAIT
+    assert wait(replace(long, expires_at=NOW + 206), retry_after=400) == 400
+    # What the API refused says nothing about the provider.
+    refused = failed(REJECTED_BY_API, updated_at=NOW - 9999)
+    assert wait(refused) == 5
+    assert wait(replace(refused, expires_at=NOW + 206), maybe_spent=True) == 206
+
+
+@pytest.mark.parametrize("failures", [0, 1, 20])
+@pytest.mark.parametrize("named", [1.0, 7.0, 400.0, 4000.0])
+def test_after_a_429_the_time_it_named_counts_and_a_quarter_more_at_most(failures: int, named: float) -> None:
+    error = ProviderUnavailable("because", reason="rate_limited", retry_after=named)
+    for random in (0.0, 0.5, 1.0):
+        row = replace(
+            failed("rate_limited", updated_at=NOW - 9999, expires_at=NOW + 9),
+            provider=ProviderState(failures),
+        )
+        failure = failure_of(row, error, NOW, lambda value=random: value)  # type: ignore[misc]
+        assert failure.wait == failure.rest == named * (1 + random / 4)
+    longest = ProviderUnavailable("because", reason="rate_limited", retry_after=MAX_RETRY_AFTER)
+    assert failure_of(ROW, longest, NOW, lambda: 1.0).wait == MAX_RETRY_AFTER
 
 
 def test_retry_after_prolongs_a_wait_and_never_shortens_it() -> None:

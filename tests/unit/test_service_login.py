@@ -14,6 +14,7 @@ import pytest
 
 from litellm_oauth import login
 from litellm_oauth.assembly import open_service
+from litellm_oauth.cli.text import login as told
 from litellm_oauth.errors import (
     AlreadyLoggedIn,
     CodeRejected,
@@ -249,6 +250,8 @@ async def test_where_the_provider_names_itself_only_an_address_that_names_it_com
     """A bare code could be another provider's (RFC 9207 §2.4)."""
     service = await gateways.open(provider={"require_issuer": True})
     started = await _start(service)
+    assert started.whole_address
+    assert "whole address" in told(started, "")
     code = await _code(gateways, started)
     address = f"{started.redirect_uri}?code={code}&state={started.state}"
     for text, state in (

@@ -168,7 +168,8 @@ def _on_terminal() -> bool:
 
 def _ask_for_code(started: StartedLogin) -> str:
     """Wait on the terminal for a pasted code, no longer than the login itself waits."""
-    print("\n📋 Paste the code here (or press Enter to do it later): ", end="", flush=True)
+    what = "the whole address" if started.whole_address else "the code"
+    print(f"\n📋 Paste {what} here (or press Enter to do it later): ", end="", flush=True)
     ready, _, _ = select.select([sys.stdin], [], [], started.expires_in)
     return sys.stdin.readline().strip() if ready else ""
 

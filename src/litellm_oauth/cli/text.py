@@ -48,7 +48,9 @@ def login(started: StartedLogin, user_option: str) -> str:
             "📝 After authorization, you'll be redirected to:",
             f"   {started.redirect_uri}",
             "",
-            "⚠️  Copy the CODE from that page (or the CODE parameter from the redirect URL)",
+            "⚠️  Copy the whole address of that page: this provider's CODE counts only with it"
+            if started.whole_address
+            else "⚠️  Copy the CODE from that page (or the CODE parameter from the redirect URL)",
             "",
             "💡 Then run, within 10 minutes:",
             f"   litellm claude callback <CODE>{user_option}",

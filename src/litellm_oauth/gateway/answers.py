@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -128,15 +128,22 @@ def answer_for(error: LitellmOAuthError) -> ErrorAnswer:
     if isinstance(error, PackedBody):
         # What would be taken (RFC 9110 §15.5.16).
         return ErrorAnswer(status, error.message, error.code, {"Accept-Encoding": "identity"})
+    return ErrorAnswer(status, error.message, error.code, _wait(error) if status in (429, 503) else {})
+
+
+def _wait(error: LitellmOAuthError) -> Mapping[str, str]:
     wait = getattr(error, "retry_after", None)
-    if wait is None or status not in (429, 503):
-        return ErrorAnswer(status, error.message, error.code)
-    return ErrorAnswer(status, error.message, error.code, {"Retry-After": str(max(1, math.ceil(wait)))})
+    return {} if wait is None else {"Retry-After": str(max(1, math.ceil(wait)))}
 
 
 def chat_answer_for(error: LitellmOAuthError, *, user: str, public_url: str) -> ErrorAnswer:
-    """The answer to a request for a model: who has no usable login gets a 401 that says how to get one."""
+    """The answer to a request for a model: who has no usable login gets a 401 that says how to get one.
+
+    A failure of the provider of logins is a 503, its limits included: they are none of the one who asks.
+    """
     answer = answer_for(error)
+    if isinstance(error, CoolingDown | ProviderRefused):
+        return replace(answer, status=503, headers=_wait(error))
     if not isinstance(error, NotLoggedIn | ReauthRequired | TokenRefused):
         return answer
     address = f"{public_url.rstrip('/')}/auth/claude/oauth/start?user_id={quote(user, safe='')}"

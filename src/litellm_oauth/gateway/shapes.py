@@ -28,6 +28,7 @@ class StartedLogin(TypedDict):
     state: str
     user_id: str
     redirect_uri: str
+    whole_address: bool
     expires_in: Seconds
     expires_at: Moment
 

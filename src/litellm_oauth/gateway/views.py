@@ -34,6 +34,7 @@ def started_login(started: StartedLogin) -> shapes.StartedLogin:
         "state": started.state,
         "user_id": started.user_id,
         "redirect_uri": started.redirect_uri,
+        "whole_address": started.whole_address,
         "expires_in": math.floor(started.expires_in),
         "expires_at": moment(started.expires_at),
     }
