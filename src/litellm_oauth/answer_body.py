@@ -33,14 +33,17 @@ def members(
     The headers are those of the same names. JSON is what RFC 6749 §5.1 asks for; some providers send a form.
     ``whole``: whether all of the answer has come. Half a form would be read as one with a shorter token.
     """
-    plain = unpacked(content, content_encoding)
-    for text in _texts(plain, content_type):
+    # A header may say that a plain answer is packed, and something may even come out of that.
+    readings = dict.fromkeys((unpacked(content, content_encoding), content))
+    for text in (text for reading in readings for text in _texts(reading, content_type)):
         try:
             found = json.loads(text)
         except (ValueError, RecursionError):
             continue
-        return found if isinstance(found, dict) else None
-    return _form(plain) if whole else None
+        if isinstance(found, dict):
+            return found
+    forms = (_form(reading) for reading in readings) if whole else ()
+    return next((form for form in forms if form is not None), None)
 
 
 def unpacked(content: bytes, content_encoding: str) -> bytes:

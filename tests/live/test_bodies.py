@@ -321,12 +321,13 @@ def test_what_large_bodies_held_is_free_when_their_requests_end(
             assert _post(small, form, content) == 200
             scripted.forget()
 
-    one_by_one()
-    all_at_once()
-    before = _settled(small)
-    one_by_one()
-    all_at_once()
-    assert _settled(small) < before * 1.05
+    seen: list[int] = []
+    # What is kept for later is had after some rounds, fewer if nothing else runs; what leaks grows with each.
+    while len(seen) < 2 or (len(seen) < 5 and seen[-1] > seen[-2] * 1.05):
+        one_by_one()
+        all_at_once()
+        seen.append(_settled(small))
+    assert seen[-1] <= seen[-2] * 1.05
     assert "Respawning" not in small.logs()
 
 
