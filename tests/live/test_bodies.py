@@ -296,6 +296,7 @@ def _post(gateway: RunningGateway, form: Form, content: bytes, user: str = "alic
     return httpx.post(f"{gateway.url}{form.path}", content=content, headers=headers, timeout=120).status_code
 
 
+@pytest.mark.timeout(400)
 def test_what_large_bodies_held_is_free_when_their_requests_end(
     small: RunningGateway, scripted: ScriptedApi
 ) -> None:
