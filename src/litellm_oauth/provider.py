@@ -214,14 +214,14 @@ class Provider:
             # Some answer 200 or 401. What another host, a limit or a fault has added to it says nothing.
             return InvalidGrant("The provider refused the grant (invalid_grant).")
         error = error_code(answer)
-        if error in _BUSY_WORDS:
+        if status < HTTPStatus.INTERNAL_SERVER_ERROR and error in _BUSY_WORDS:
             return ProviderUnavailable(
                 f"The provider at {host} cannot answer now ({error}). It is tried again later.",
                 reason=error,
                 retry_after=wait,
                 maybe_spent=error == "server_error",
             )
-        if status < 500 and error is not None:
+        if status < HTTPStatus.INTERNAL_SERVER_ERROR and error is not None:
             return ProviderRefused(
                 f"The provider at {host} refused the request ({error}, HTTP {status}). "
                 "Check client_id, client_secret, client_authentication and scopes in claude_oauth.provider.",

@@ -247,6 +247,8 @@ async def test_another_oauth_error_is_a_refusal_that_names_its_code() -> None:
         (500, None, "server_error", True),
         (502, b"<html>bad gateway</html>", "server_error", True),
         (503, {"error": "invalid_grant"}, "http_503", False),
+        (503, {"error": "server_error"}, "http_503", False),
+        (500, {"error": "server_error"}, "server_error", True),
         (529, None, "http_529", False),
         (504, None, "timeout", True),
         (403, b"<html>blocked</html>", "http_403", False),
