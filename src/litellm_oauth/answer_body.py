@@ -20,7 +20,13 @@ _GZIP, _ZLIB, _DEFLATE = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 _CODINGS = {"gzip": (_GZIP,), "x-gzip": (_GZIP,), "deflate": (_ZLIB, _DEFLATE)}
 # How often an answer may be packed.
 _PACKED = 3
-_CHARSET = re.compile(r"charset\s*=\s*\"?([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
+# Of how many parts a gzip may be (RFC 1952 §2.2).
+_MOST_PARTS = 100
+# Those that are sets of characters; Python knows other transformations by such names as well.
+_CHARSET = re.compile(
+    r"charset\s*=\s*\"?((?:utf|us-ascii|iso|latin|windows|cp|koi8|big5|gb|shift|euc|mac)[a-z0-9_-]{0,20})",
+    re.IGNORECASE,
+)
 _FORM = re.compile(rb"\s*[A-Za-z_]{1,40}=")
 _MAX_FIELDS = 100
 
@@ -77,7 +83,8 @@ def _told_by(content: bytes) -> int | None:
 def _inflated(content: bytes, form: int) -> bytes:
     """What can be unpacked. A wrong sum at the end spoils nothing that came before it."""
     found = bytearray()
-    while content and len(found) <= MAX_ANSWER_BYTES:
+    parts = 0
+    while content and len(found) <= MAX_ANSWER_BYTES and (parts := parts + 1) <= _MOST_PARTS:
         inflater = zlib.decompressobj(form)
         try:
             for start in range(0, len(content), 64):

@@ -53,8 +53,8 @@ class Grant:
 
 
 def is_access_token(value: str) -> bool:
-    """Whether it has the form of an access token."""
-    return _TOKEN.fullmatch(value) is not None
+    """Whether it has the form of an access token. No header can carry a blank at its end (RFC 9110 §5.5)."""
+    return _TOKEN.fullmatch(value) is not None and value == value.strip(" ")
 
 
 def is_refresh_token(value: str) -> bool:

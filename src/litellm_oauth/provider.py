@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl, quote_plus, urlencode, urlsplit, urlunsplit
@@ -23,6 +24,8 @@ from .grant import Grant, error_code, is_dead, is_error, parse_grant, retry_afte
 from .settings import ProviderSettings
 
 _log = logging.getLogger(__name__)
+# Marks the requests to the authorization server, which may have the API's host.
+OF_THE_PROVIDER = "litellm_oauth_provider"
 _TRY_LATER = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 # 529 is what Anthropic's API answers when it is overloaded.
 _BUSY = (HTTPStatus.SERVICE_UNAVAILABLE, 529)
@@ -141,7 +144,9 @@ class Provider:
             data=None if as_json else fields,
             headers={"Accept": "application/json", "Accept-Encoding": "identity"},
             timeout=self._settings.token_timeout,
+            extensions={OF_THE_PROVIDER: True},
         )
+        came = _Came()
         try:
             # httpx limits the wait for each piece; a server that drips bytes is limited here.
             async with asyncio.timeout(self._settings.token_timeout):
@@ -150,7 +155,7 @@ class Provider:
                     request, stream=True, auth=self._auth, follow_redirects=False
                 )
                 try:
-                    return response.status_code, response.headers, await _read(response)
+                    return response.status_code, response.headers, await _read(response, came)
                 finally:
                     await response.aclose()
         except (
@@ -165,6 +170,9 @@ class Provider:
                 reason="network",
             ) from None
         except (TimeoutError, httpx.TimeoutException):
+            if came.status is not None and (answer := came.members(whole=False)) is not None:
+                # All of it is there, and only its end was not told.
+                return came.status, came.headers, answer
             raise ProviderUnavailable(
                 f"The provider at {_host(url)} did not answer within {self._settings.token_timeout:g} s. "
                 "It is tried again later.",
@@ -243,25 +251,40 @@ def _basic(settings: ProviderSettings) -> httpx.BasicAuth:
     return httpx.BasicAuth(quote_plus(settings.client_id), quote_plus(settings.client_secret or ""))
 
 
-async def _read(response: httpx.Response) -> Mapping[str, Any] | None:
+@dataclass(slots=True)
+class _Came:
+    """What has come of an answer so far."""
+
+    status: int | None = None
+    headers: httpx.Headers = field(default_factory=httpx.Headers)
+    content: bytearray = field(default_factory=bytearray, repr=False)
+
+    def members(self, *, whole: bool) -> Mapping[str, Any] | None:
+        """What it says, or None if that is nothing."""
+        encoding, kind = (self.headers.get(name, "") for name in ("content-encoding", "content-type"))
+        return members(bytes(self.content), encoding, kind, whole=whole)
+
+
+async def _read(response: httpx.Response, came: _Came) -> Mapping[str, Any] | None:
     """What the answer says, or None if it is too long or says nothing.
 
     Raises httpx.HTTPError if the connection breaks off before all of it has come.
     """
-    content = bytearray()
-    encoding = response.headers.get("content-encoding", "")
-    kind = response.headers.get("content-type", "")
+    came.status, came.headers = response.status_code, response.headers
     try:
         async for piece in response.aiter_raw():
-            content += piece
-            if len(content) > MAX_ANSWER_BYTES:
+            came.content += piece
+            if len(came.content) > MAX_ANSWER_BYTES:
+                came.content.clear()
                 return None
+    except httpx.TimeoutException:
+        raise
     except httpx.HTTPError:
-        answer = members(bytes(content), encoding, kind, whole=False)
+        answer = came.members(whole=False)
         if answer is None:
             raise
         return answer
-    return members(bytes(content), encoding, kind)
+    return came.members(whole=True)
 
 
 def _host(url: str) -> str:

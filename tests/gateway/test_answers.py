@@ -105,6 +105,8 @@ def test_a_wait_for_the_provider_of_logins_is_no_limit_of_the_api() -> None:
         answer = chat_answer_for(error, user="a", public_url="http://x")
         assert (answer.status, answer.code, answer.headers) == (503, error.code, {"Retry-After": "7"})
         assert answer_for(error).status == own
+    refused_token = errors.TokenRefused("The API refuses it.", retry_after=7)
+    assert chat_answer_for(refused_token, user="a", public_url="http://x").status == 401
 
 
 @pytest.mark.parametrize("error", [reauth_required("alice"), gateway_errors.UnknownKey()])

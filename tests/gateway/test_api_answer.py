@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from litellm_oauth.gateway.answers import answer_for
 from litellm_oauth.gateway.api_answer import demand_the_api
 from litellm_oauth.gateway.errors import NotTheApi, RedirectedAnswer
 
@@ -12,7 +13,7 @@ from litellm_oauth.gateway.errors import NotTheApi, RedirectedAnswer
 def demand(status: int, kind: str | None, path: str = "/v1/messages", **headers: str) -> None:
     request = httpx.Request("POST", f"https://api.example:8443/base{path}")
     content_type = {} if kind is None else {"content-type": kind}
-    demand_the_api(request, httpx.Response(status, headers={**content_type, **headers}))
+    demand_the_api(request, httpx.Response(status, headers={**content_type, **headers}), 0.0)
 
 
 @pytest.mark.parametrize("status", [200, 403, 404, 429, 502, 503, 520])
@@ -61,3 +62,10 @@ def test_all_that_may_be_the_api_s_goes_on(status: int, kind: str | None, path: 
 def test_a_redirect_is_told_as_one() -> None:
     with pytest.raises(RedirectedAnswer):
         demand(302, "text/html", location="https://elsewhere.example/")
+
+
+def test_what_it_says_of_a_wait_is_passed_on() -> None:
+    with pytest.raises(NotTheApi) as caught:
+        demand(503, "text/html", **{"retry-after": "7"})
+    answer = answer_for(caught.value)
+    assert (answer.status, answer.headers) == (502, {"Retry-After": "7"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Iterator
 
 import httpx
@@ -68,6 +69,15 @@ async def read(stream: httpx.AsyncByteStream, **headers: str) -> bytes:
 async def test_the_credential_is_overwritten(headers: dict[str, str]) -> None:
     body = b'{"message": "invalid x-api-key: %b, not %b"}' % (KEY.encode(), KEY.encode())
     assert await read(Pieces(body), **headers) == body.replace(KEY.encode(), STARS)
+
+
+@pytest.mark.parametrize("key", ['obviously "fake" key', "obviously/fake/key", "obviously\\\\fake key"])
+@pytest.mark.parametrize("slashes", [True, False])
+async def test_it_is_overwritten_as_json_has_it(key: str, slashes: bool) -> None:
+    body = json.dumps({"message": f"no: {key}"})
+    body = body.replace("/", "\\/") if slashes else body
+    said = json.loads(await read(Pieces(body.encode()), x_api_key=key))["message"]
+    assert set(said.removeprefix("no: ")) == {"*"}
 
 
 def test_a_body_that_has_been_read_is_overwritten_as_well() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from litellm_oauth.gateway.exchange import Exchange, current
 from litellm_oauth.gateway.http_clients import RefusedByGatewayError, watch_http_clients
+from litellm_oauth.provider import OF_THE_PROVIDER
 
 KEY, OTHER_KEY = "obviously-fake-operator-key", "another-obviously-fake-key"
 BASE = "https://api.example/base"
@@ -55,6 +56,11 @@ def ask_sync(
 ) -> httpx.Response:
     with httpx.Client(transport=transport, follow_redirects=follow) as client:
         return client.send(client.build_request("POST", url, headers=headers, content=b"{}"))
+
+
+def send_sync(transport: httpx.MockTransport, request: httpx.Request) -> httpx.Response:
+    with httpx.Client(transport=transport) as client:
+        return client.send(request)
 
 
 async def ask(
@@ -242,3 +248,30 @@ async def test_without_operator_s_keys_none_is_looked_for(exchange: Exchange) ->
     """An empty value is no key."""
     watch_http_clients([], cloud_metadata=False)
     assert (await ask("async", Api())).status_code == 200
+
+
+@both
+async def test_the_authorization_server_may_have_the_api_s_host(kind: str, exchange: Exchange) -> None:
+    """What it answers is the provider's to judge."""
+    page = httpx.Response(429, headers={"content-type": "text/html", "retry-after": "77"})
+    transport = httpx.MockTransport(Api(page))
+    request = httpx.Request("POST", f"{BASE}/oauth/token", extensions={OF_THE_PROVIDER: True})
+    if kind == "sync":
+        answer = send_sync(transport, request)
+    else:
+        async with httpx.AsyncClient(transport=transport) as other:
+            answer = await other.send(request)
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "77")
+    assert (exchange.asked, exchange.status, exchange.refusal) == (False, None, None)
+
+
+@both
+@pytest.mark.parametrize("status", [200, 503])
+async def test_a_page_at_the_api_s_address_is_refused(kind: str, exchange: Exchange, status: int) -> None:
+    page = httpx.Response(status, headers={"content-type": "text/html"})
+    with pytest.raises(RefusedByGatewayError):
+        await ask(kind, Api(page))
+    assert exchange.refusal is not None
+    assert (exchange.refusal.status, exchange.refusal.code) == (502, "not_the_api")
+    exchange.begin(BASE)
+    assert exchange.refusal is None

@@ -97,7 +97,6 @@ ADDRESS = f"{CALLBACK}?code={CODE}&state={STATE}"
         f"{CODE}\n{STATE}",
         f"{CODE} {STATE}",
         f"{CODE}#\n{STATE}",
-        f"{CODE[:9]}\n{CODE[9:]}#{STATE}",
         f"{CODE}#{STATE[:20]}\n   {STATE[20:]}",
         f"\u200b{CODE}#{STATE}\ufeff",
         f"\u201c{CODE}#{STATE}\u201d",
@@ -121,10 +120,67 @@ def test_what_holds_the_code_is_understood(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [CODE, f"code={CODE}", f"Code: {CODE}", f"{CODE[:9]}\n{CODE[9:]}", f"{CODE}#"]
+    "text", [CODE, f"code={CODE}", f"Code: {CODE}", f"{CODE}#", f"The code is: {CODE}", f"code='{CODE}'"]
 )
 def test_a_code_may_come_without_its_state(text: str) -> None:
     assert parse_code(text) == LoginCode(CODE, None)
+
+
+LONG = "aZ09-_xYz1" * 9
+
+
+@pytest.mark.parametrize("state", [STATE, None])
+def test_a_long_code_may_be_broken_into_lines(state: str | None) -> None:
+    text = LONG if state is None else f"{LONG}#{state}"
+    for width in (40, 72):
+        broken = "\n".join(text[at : at + width] for at in range(0, len(text), width))
+        assert parse_code(broken) == LoginCode(LONG, state)
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "state"),
+    [
+        (f"{CALLBACK}?code={CODE}&state={STATE}&return_to=%2Fapp%3Fcode%3DOTHER", CODE, STATE),
+        (f"{CALLBACK}?code={CODE}&state={STATE}&return_to=/app?code=OTHER", CODE, STATE),
+        (f"{CALLBACK}?code={CODE}&state={STATE}&iss=https://idp.example/x?y=1", CODE, STATE),
+        (f"{CALLBACK}?code={CODE}&region=eu&copy=1&state={STATE}&timestamp=17", CODE, STATE),
+        (f"{CALLBACK}?state={STATE}&code=abcdefgh.", "abcdefgh.", STATE),
+        (
+            f"{CALLBACK}?code=eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln&state={STATE}",
+            "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln",
+            STATE,
+        ),
+        (f"code={CODE}\nstate={STATE}", CODE, STATE),
+        (f"code={CODE} state={STATE}", CODE, STATE),
+        (f"code='{CODE}' state='{STATE}'", CODE, STATE),
+        (f"Code\n{CODE}#{STATE}", CODE, STATE),
+        (f"Your code is shown below.\n{CODE}#{STATE}", CODE, STATE),
+        (f"Your authorization code: {CODE}\nThis code is valid for 10 minutes.", CODE, None),
+        (f"Authorization code: {CODE}.", CODE, None),
+    ],
+)
+def test_what_stands_around_the_code_is_not_taken_for_it(text: str, code: str, state: str | None) -> None:
+    found = parse_code(text)
+    assert (found.code, found.state) == (code, state)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "your code is ready abcdefgh",
+        "Authorization code is here: abc123def",
+        f"{CALLBACK}?code=abcdefgh ijkl&state={STATE}",
+        f"See {CALLBACK}?code=abcdefgh\nijkl&state={STATE}",
+        f"> {CALLBACK}?code=abcdefgh\n> ijkl&state={STATE}",
+        f"{CALLBACK}?code=abcdefgh {CALLBACK}?code=ijklmnop",
+        "code: abcdefgh code: ijklmnop",
+        f"abcdefgh#{STATE} ijklmnop#{STATE}",
+        "Code\nabcdefgh",
+    ],
+)
+def test_what_could_be_read_in_two_ways_costs_no_login(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse_code(text)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +191,6 @@ def test_a_code_may_come_without_its_state(text: str) -> None:
         "sk-obviously-fake-key",
         "Bearer obviously-fake",
         "eyJhbGciOiJub25lIn0.eyJzdWIiOiJ4In0.c2ln",
-        f"{CALLBACK}?code=sk-ant-oat01-obviously-fake",
     ],
 )
 def test_a_token_is_no_code_and_is_sent_nowhere(text: str) -> None:

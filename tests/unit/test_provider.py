@@ -445,6 +445,15 @@ async def test_half_an_answer_is_lost(content: bytes) -> None:
     assert (error.reason, error.maybe_spent) == ("answer_lost", True)
 
 
+async def test_an_answer_whose_end_does_not_come_is_read() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield json.dumps(GOOD).encode()
+        await asyncio.sleep(5)
+
+    grant = await provider(lambda request: httpx.Response(200, content=pieces())).refresh(SECRET)
+    assert grant.refresh_token == "ort-2"
+
+
 async def test_an_answer_is_asked_for_as_it_is() -> None:
     asked: list[str] = []
 
@@ -568,11 +577,18 @@ def test_what_cannot_be_stored_or_shown_is_left_out_and_costs_no_token(odd: str)
 
 
 @pytest.mark.parametrize(
-    "token", ["M.C123_BAY.-CX!abc*def$", "a|b", "user:123 with a space", "~" * 4096, '"', "\\", " "]
+    "token", ["M.C123_BAY.-CX!abc*def$", "a|b", "user:123 with a space", "~" * 4096, '"', "\\"]
 )
 def test_a_token_may_hold_what_rfc_6749_lets_it_hold(token: str) -> None:
     grant = parse_grant({"access_token": token, "refresh_token": token})
     assert (grant.access_token, grant.refresh_token) == (token, token)
+
+
+@pytest.mark.parametrize("token", [" ", "a ", " a"])
+def test_a_blank_at_an_end_fits_into_no_header(token: str) -> None:
+    with pytest.raises(ProviderUnavailable):
+        parse_grant({"access_token": token})
+    assert parse_grant({"access_token": "x", "refresh_token": token}).refresh_token == token
 
 
 @pytest.mark.parametrize("token", ["", "a\n", "a\x00", "é", "a\x7f", "x" * 16_385])

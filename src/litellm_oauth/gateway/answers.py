@@ -128,7 +128,8 @@ def answer_for(error: LitellmOAuthError) -> ErrorAnswer:
     if isinstance(error, PackedBody):
         # What would be taken (RFC 9110 §15.5.16).
         return ErrorAnswer(status, error.message, error.code, {"Accept-Encoding": "identity"})
-    return ErrorAnswer(status, error.message, error.code, _wait(error) if status in (429, 503) else {})
+    waits = status in (429, 503) or isinstance(error, NotTheApi)
+    return ErrorAnswer(status, error.message, error.code, _wait(error) if waits else {})
 
 
 def _wait(error: LitellmOAuthError) -> Mapping[str, str]:
@@ -142,7 +143,7 @@ def chat_answer_for(error: LitellmOAuthError, *, user: str, public_url: str) -> 
     A failure of the provider of logins is a 503, its limits included: they are none of the one who asks.
     """
     answer = answer_for(error)
-    if isinstance(error, CoolingDown | ProviderRefused):
+    if isinstance(error, CoolingDown | ProviderRefused) and not isinstance(error, TokenRefused):
         return replace(answer, status=503, headers=_wait(error))
     if not isinstance(error, NotLoggedIn | ReauthRequired | TokenRefused):
         return answer

@@ -10,6 +10,7 @@ import re
 
 import httpx
 
+from ..grant import retry_after
 from .errors import NotTheApi, RedirectedAnswer
 
 _PAGES = ("text/html", "application/xhtml+xml")
@@ -23,8 +24,11 @@ _NO_MESSAGES = re.compile(
 _NAME = re.compile(r"[\w.+-]{1,40}/[\w.+-]{1,60}")
 
 
-def demand_the_api(request: httpx.Request, answer: httpx.Response) -> None:
-    """Raises RedirectedAnswer or NotTheApi for an answer that must not be used; its body is not read."""
+def demand_the_api(request: httpx.Request, answer: httpx.Response, now: float) -> None:
+    """Raises RedirectedAnswer or NotTheApi for an answer that must not be used; its body is not read.
+
+    ``now``: seconds since the epoch.
+    """
     host, status = request.url.host, answer.status_code
     if answer.has_redirect_location:
         raise RedirectedAnswer(host, status)
@@ -37,4 +41,5 @@ def demand_the_api(request: httpx.Request, answer: httpx.Response) -> None:
     page = kind in _PAGES and not (answer.is_success and _FILES.search(path))
     other = _MODELS.search(path) is not None and _NO_MESSAGES.fullmatch(kind) is not None
     if page or other:
-        raise NotTheApi(host, status, kind if _NAME.fullmatch(kind) else "something else")
+        wait = retry_after(answer.headers.get("retry-after"), now)
+        raise NotTheApi(host, status, kind if _NAME.fullmatch(kind) else "something else", wait)

@@ -6,6 +6,7 @@ the gateway gets to see.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Collection, Iterator
 
 import httpx
@@ -28,7 +29,7 @@ def credentials_of(request: httpx.Request) -> set[str]:
 
 def overwrite_in(answer: httpx.Response, request: httpx.Request) -> None:
     """Have nobody who reads this error find the credentials of the request in it. Its length stays."""
-    secrets = [one.encode("latin-1", "replace") for one in credentials_of(request) if len(one) >= _SHORTEST]
+    secrets = {form for one in credentials_of(request) if len(one) >= _SHORTEST for form in _forms(one)}
     if not secrets:
         return
     if hasattr(answer, "_content"):
@@ -37,6 +38,14 @@ def overwrite_in(answer: httpx.Response, request: httpx.Request) -> None:
         answer.stream = _AsyncStream(answer.stream, secrets)
     elif isinstance(answer.stream, httpx.SyncByteStream):
         answer.stream = _Stream(answer.stream, secrets)
+
+
+def _forms(secret: str) -> Iterator[bytes]:
+    """The secret as it is, and as JSON may have it (RFC 8259 §7)."""
+    yield secret.encode("latin-1", "replace")
+    escaped = json.dumps(secret)[1:-1]
+    yield escaped.encode()
+    yield escaped.replace("/", "\\/").encode()
 
 
 def _overwritten(content: bytes, secrets: Collection[bytes]) -> bytes:

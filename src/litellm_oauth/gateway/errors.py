@@ -97,11 +97,12 @@ class NotTheApi(LitellmOAuthError):
 
     code = "not_the_api"
 
-    def __init__(self, host: str, status: int, kind: str) -> None:
+    def __init__(self, host: str, status: int, kind: str, retry_after: float | None = None) -> None:
         super().__init__(
             f"What answered at {host} is not the API: it sent {kind} (HTTP {status}). "
             "Try again; ask the operator to look at api_base and at what stands before it if it stays so."
         )
+        self.retry_after = retry_after
 
 
 class UploadInterrupted(LitellmOAuthError):

@@ -53,6 +53,7 @@ class Exchange:
         self.api_base = api_base
         self.status = None
         self.headers = {}
+        self.refusal = None
 
     def note(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
         """Remember the API's answer; a later one takes the place of an earlier one."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
@@ -165,7 +166,7 @@ class Forwarder:
                 reason="network",
             ) from None
         try:
-            demand_the_api(request, answer)
+            demand_the_api(request, answer, time.time())
         except LitellmOAuthError:
             await close(answer)
             raise

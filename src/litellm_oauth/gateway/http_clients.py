@@ -8,6 +8,7 @@ has to end as one. Proven on LiteLLM 1.106.2 with httpx 0.28.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 from functools import lru_cache
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import httpx
 
 from ..errors import Forbidden, LitellmOAuthError
+from ..provider import OF_THE_PROVIDER
 from .answers import answer_for
 from .api_answer import demand_the_api
 from .cloud_metadata import MetadataRefusedError, is_metadata
@@ -75,9 +77,11 @@ def _check(exchange: Exchange, request: httpx.Request, keys: frozenset[str]) -> 
     if exchange.api_base is None:
         # For a model of another provider, nobody says which API that is.
         exchange.asked = True
-    if _is_about(exchange, request):
+    about = _is_about(exchange, request)
+    if about:
         exchange.asked = True
-        # A packed stream could not be looked into.
+    if about or credentials_of(request):
+        # A packed answer could not be looked into.
         request.headers["accept-encoding"] = "identity"
 
 
@@ -87,7 +91,7 @@ def _noted(exchange: Exchange, request: httpx.Request, answer: httpx.Response) -
     forget_content(request)
     exchange.note(answer.status_code, answer.headers.multi_items())
     try:
-        demand_the_api(request, answer)
+        demand_the_api(request, answer, time.time())
     except LitellmOAuthError as error:
         exchange.refusal = answer_for(error)
         raise RefusedByGatewayError(error.message, request=request) from None
@@ -111,7 +115,7 @@ def forget_content(request: httpx.Request) -> None:
 
 def _is_about(exchange: Exchange, request: httpx.Request) -> bool:
     """Whether a request asks the API that the exchange is about: a callback's own business is not noted."""
-    if exchange.api_base is None:
+    if exchange.api_base is None or OF_THE_PROVIDER in request.extensions:
         return False
     base, url = _parsed(exchange.api_base), request.url
     return (base.scheme, base.host, base.port) == (url.scheme, url.host, url.port) and (

@@ -35,7 +35,8 @@ _UNUSABLE = ErrorAnswer(
 )
 # What LiteLLM says of a field that it refuses, with 401, on which clients throw their key away.
 _REJECTED = re.compile(rb'Rejected Request: ([^."\\]{1,200})')
-# LiteLLM shows its own in some messages.
+# LiteLLM shows its own in some messages, near their beginning.
+_LOOKED_AT = 65_536
 _GZIP = b"\x1f\x8b"
 # What a client has sent may hold one as well, and an error of the API's quotes it.
 _TRACEBACK = re.compile(rb"Traceback \(most recent call last\).{0,4000}?[/\\]site-packages[/\\]", re.DOTALL)
@@ -93,7 +94,7 @@ class LitellmAnswer:
         if rejected is not None:
             await self._replace(_refusing(rejected[1]))
             return
-        if _TRACEBACK.search(content):
+        if _TRACEBACK.search(content[:_LOOKED_AT]):
             unreadable = start["status"] < 500 or not self._exchange.asked
             await self._replace(_UNREADABLE if unreadable else _UNUSABLE)
             return

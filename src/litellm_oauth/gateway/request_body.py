@@ -70,13 +70,11 @@ class BodyMemory:
     """Memory for large bodies, in bytes: who comes when it is full waits in line, up to ``patience`` seconds.
 
     A worker's memory has an end, and a body takes several times its size on its way through a router.
-    ``share``: how much one owner may hold with several bodies, so that there is some for others; a single
-    body may be larger.
+    ``share``: how much one owner may hold, so that there is some for others.
     """
 
     def __init__(self, size: int, *, share: int | None = None, patience: float = 60.0) -> None:
         self._free = size
-        self._size = size
         self._share = size if share is None else share
         self._patience = patience
         self._held: dict[str, int] = {}
@@ -84,7 +82,7 @@ class BodyMemory:
 
     async def take(self, owner: str, wanted: int) -> int:
         """Wait for that much memory. Returns what was taken, to be given back. Raises TooManyBodies."""
-        amount = min(wanted, self._size)
+        amount = min(wanted, self._share)
         if amount <= UNCOUNTED:
             return 0
         place = _Place(owner, amount, asyncio.get_running_loop().create_future())
@@ -307,7 +305,11 @@ def _refuse_many_parts(content: bytes, most: int = _MOST_PARTS, why: str = "") -
 
 def weight(content: bytes) -> int:
     """What a body counts for where copies are made of what it says: its size, and something for each part."""
-    return len(content) + _PART_WEIGHT * _parts_at_most(content)
+    parts = _parts_at_most(content)
+    if _PART_WEIGHT * parts > len(content):
+        # Many of these may stand inside a text, which is one part.
+        parts = sum(1 for _ in islice(_PARTS.finditer(content), _MOST_PARTS_TRANSLATED))
+    return len(content) + _PART_WEIGHT * parts
 
 
 def _parts_at_most(content: bytes) -> int:

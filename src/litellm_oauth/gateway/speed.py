@@ -108,7 +108,8 @@ def _remembering(look_up: LookUp, generation: Callable[[], int]) -> LookUp:
             return look_up(model, custom_llm_provider, api_base, api_key)
         answer = known(generation(), model, custom_llm_provider, api_base)
         if isinstance(answer, ModelNotMappedError):
-            raise answer.with_traceback(None)
+            # The one that is kept would keep what it was raised through.
+            raise ModelNotMappedError(*answer.args)
         return dict(answer)
 
     return remembered
