@@ -399,7 +399,7 @@ async def test_an_error_is_read_however_it_is_packed(form: str, named: bool) -> 
 @pytest.mark.parametrize("form", ["gzip", "deflate", "raw"])
 @pytest.mark.parametrize("times", [1, 2])
 async def test_what_unpacks_to_too_much_is_not_kept(form: str, times: int) -> None:
-    bomb = packed(*[form] * times, content=b" " * 100_000_000)
+    bomb = packed(*[form] * times, content=b" " * 20_000_000)
     name = {"raw": "deflate"}.get(form, form)
     tracemalloc.start()
     error = await unavailable(sending(200, bomb[:MAX_ANSWER_BYTES], {"content-encoding": name}))
