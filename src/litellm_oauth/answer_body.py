@@ -1,7 +1,7 @@
 """Reads what a token endpoint sends, however it is packed: content codings, charsets, JSON or a form.
 
-An answer to a refresh may be the only copy of a single-use token. So its headers are a hint: what they leave
-out or say wrongly is told by the content itself.
+An answer to a refresh may be the only copy of a single-use token. So the headers are hints: if they are
+missing or wrong, the content itself shows how to read it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MAX_FIELDS = 100
 def members(
     content: bytes, content_encoding: str = "", content_type: str = "", *, whole: bool = True
 ) -> Mapping[str, Any] | None:
-    """The members of the object in an answer; None if there is none.
+    """Return the members of the JSON object in an answer, or None if the answer holds no object.
 
     The headers are those of the same names. JSON is what RFC 6749 §5.1 asks for; some providers send a form.
     ``whole``: whether all of the answer has come. Half a form would be read as one with a shorter token.

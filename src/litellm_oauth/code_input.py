@@ -1,7 +1,7 @@
 """Reads what a person pastes after consent: a code, ``code#state``, or the address of the page.
 
-A code works once. So what evidently holds it is understood, whatever clings to it; what evidently is
-something else, or could be read in two ways, is refused here, before the provider counts it as a try.
+A code works once. So a code is found in any text that clearly holds one. Text that clearly holds something
+else, or that could be read in two ways, is refused here, before the provider counts an attempt.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .errors import CodeRejected, InvalidInput, StateMismatch
 MAX_LENGTH = 8192
 # Straight and typographic quotes and brackets, which mail and chat programs put around what is copied.
 _QUOTES = "\"'`<>()[]{}\u201c\u201d\u2018\u2019\u00ab\u00bb,;"
-# What browsers, mail and chat programs put between letters that nobody sees.
+# Invisible characters that browsers, mail and chat programs insert.
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u2060\ufeff\u00ad"))
 # RFC 6749 A.11: a code is printable ASCII. A space inside means that more than the code was pasted. No server
 # makes one of three letters; a person types them in answer to a question.
@@ -121,7 +121,7 @@ def _from_piece(text: str) -> LoginCode:
     """From what has no blank in it."""
     if '"code"' in text and (listed := _from_json(text)) is not None:
         return listed
-    if _PARAMETER.search(text) or _SCHEME.match(text) or "%3Fcode%3D" in text:
+    if _PARAMETER.search(text) or _SCHEME.match(text) or "%3fcode%3d" in text.lower():
         return _from_address(text)
     if (label := re.fullmatch(r"(?i)code[:=](.+)", text)) is not None:
         text = label[1].strip(_QUOTES)

@@ -118,7 +118,7 @@ class ProviderError(LitellmOAuthError):
 class ProviderRefused(ProviderError):
     """An OAuth error other than invalid_grant (RFC 6749 §5.2). ``error`` is the provider's error code.
 
-    ``retry_after``: seconds until it is asked again, None where nobody knows.
+    ``retry_after``: seconds until the next attempt; None if unknown.
     """
 
     code = "provider_refused"

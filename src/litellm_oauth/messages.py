@@ -34,7 +34,10 @@ def reauth_required(user: str) -> ReauthRequired:
 
 
 def may_be_over(user: str) -> str:
-    return f"It has refused so before. A new login may be needed: {how_to_log_in(user, again=True)}."
+    return (
+        "The provider has given the same answer before. "
+        f"A new login may be needed: {how_to_log_in(user, again=True)}."
+    )
 
 
 def no_refresh_token(user: str) -> ReauthRequired:

@@ -17,8 +17,9 @@ from starlette.types import Message, Receive
 
 from litellm_oauth.errors import InvalidInput, LitellmOAuthError
 from litellm_oauth.gateway.batch_stream import BatchStream, Names
+from litellm_oauth.gateway.body_memory import BodyMemory, HeldMemory
 from litellm_oauth.gateway.errors import BodyTooLarge, NoSuchModel, TooManyBodies
-from litellm_oauth.gateway.request_body import Body, BodyMemory, ClientGone, HeldMemory, json_body
+from litellm_oauth.gateway.request_body import Body, ClientGone, json_body
 
 MB = 1 << 20
 ALICE = "alice"

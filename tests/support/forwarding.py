@@ -9,10 +9,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from litellm_oauth.errors import LitellmOAuthError
 from litellm_oauth.gateway.answers import chat_answer_for
+from litellm_oauth.gateway.body_memory import BodyMemory, HeldMemory
 from litellm_oauth.gateway.forward import Forwarder, Outgoing, Upstream, relay
 from litellm_oauth.gateway.litellm_answer import respond
 from litellm_oauth.gateway.paths import api_path
-from litellm_oauth.gateway.request_body import BodyMemory, HeldMemory, read
+from litellm_oauth.gateway.request_body import read
 
 LARGEST = 1 << 20
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import gzip
 import json
-import tracemalloc
-import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
@@ -16,78 +13,19 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from litellm_oauth.answer_body import MAX_ANSWER_BYTES, members
+from litellm_oauth.answer_body import MAX_ANSWER_BYTES
 from litellm_oauth.errors import InvalidGrant, ProviderRefused, ProviderUnavailable
 from litellm_oauth.grant import DEFAULT_EXPIRES_IN, MAX_EXPIRES_IN, parse_grant, retry_after
-from litellm_oauth.provider import Provider
-from litellm_oauth.settings import ProviderSettings
-
-NOW = 1_800_000_000.0
-SECRET = "ort-very-secret"
-GOOD = {"access_token": "oat-1", "refresh_token": "ort-2", "expires_in": 28800, "token_type": "Bearer"}
-
-Handler = Callable[[httpx.Request], httpx.Response]
-
-
-def settings(**changes: Any) -> ProviderSettings:
-    values: dict[str, Any] = {
-        "issuer": "https://login.example",
-        "require_issuer": False,
-        "authorize_url": "https://login.example/authorize?tenant=7",
-        "token_url": "https://login.example/token",
-        "revoke_url": "https://login.example/revoke",
-        "redirect_uri": "https://login.example/code",
-        "client_id": "our-client",
-        "client_secret": None,
-        "client_authentication": "body",
-        "scopes": ("user:inference", "user:profile"),
-        "body": "json",
-        "authorize_parameters": {"code": "true"},
-        "token_timeout": 0.3,
-    }
-    return ProviderSettings(**{**values, **changes})
-
-
-def over_the_wire(handler: Handler) -> Handler:
-    """A mock's answer has been read already; one that comes from a server has not."""
-
-    async def pieces(content: bytes) -> AsyncIterator[bytes]:
-        yield content
-
-    def handle(request: httpx.Request) -> httpx.Response:
-        answer = handler(request)
-        if not answer.is_stream_consumed:
-            return answer
-        return httpx.Response(answer.status_code, headers=answer.headers, content=pieces(answer.content))
-
-    return handle
-
-
-def provider(handler: Handler, **changes: Any) -> Provider:
-    client = httpx.AsyncClient(transport=httpx.MockTransport(over_the_wire(handler)))
-    return Provider(settings(**changes), client, lambda: NOW)
-
-
-def answering(status: int, body: Any = None, headers: dict[str, str] | None = None) -> Handler:
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return lambda request: httpx.Response(status, content=content, headers=headers)
-
-
-def failing(error: Exception) -> Handler:
-    def handler(request: httpx.Request) -> httpx.Response:
-        raise error
-
-    return handler
-
-
-async def unavailable(handler: Handler) -> ProviderUnavailable:
-    with pytest.raises(ProviderUnavailable) as caught:
-        await provider(handler).refresh(SECRET)
-    assert SECRET not in caught.value.message
-    return caught.value
+from support.token_endpoint import (
+    GOOD,
+    NOW,
+    SECRET,
+    answering,
+    failing,
+    provider,
+    unavailable,
+)
 
 
 def test_the_authorize_url_carries_what_rfc_6749_and_7636_ask_for_and_keeps_its_own_query() -> None:
@@ -309,149 +247,6 @@ async def test_an_endless_answer_is_not_read_into_memory() -> None:
 @pytest.mark.parametrize("status", [200, 201, 203])
 async def test_whatever_says_success_brings_tokens(status: int) -> None:
     assert (await provider(answering(status, GOOD)).refresh(SECRET)).refresh_token == "ort-2"
-
-
-def sending(status: int, content: bytes, headers: dict[str, str]) -> Handler:
-    """An answer that a mock does not unpack by itself."""
-
-    async def pieces() -> AsyncIterator[bytes]:
-        for start in range(0, len(content), 1000):
-            yield content[start : start + 1000]
-
-    return lambda request: httpx.Response(status, headers=headers, content=pieces())
-
-
-def packed(*forms: str, content: bytes = b"") -> bytes:
-    """The content, packed in these forms, one after the other."""
-    for form in forms:
-        raw = zlib.compressobj(wbits=-15)
-        content = {
-            "gzip": gzip.compress(content),
-            "deflate": zlib.compress(content),
-            "raw": raw.compress(content) + raw.flush(),
-        }[form]
-    return content
-
-
-NAMED = {**GOOD, "account": {"email_address": "Zoë@example.com"}}
-TEXT = json.dumps(NAMED, ensure_ascii=False)
-
-
-@pytest.mark.parametrize(
-    ("headers", "content"),
-    [
-        ({"content-encoding": "gzip"}, packed("gzip", content=TEXT.encode())),
-        ({"content-encoding": "X-GZIP"}, packed("gzip", content=TEXT.encode())),
-        ({"content-encoding": "deflate"}, packed("deflate", content=TEXT.encode())),
-        ({"content-encoding": "deflate"}, packed("raw", content=TEXT.encode())),
-        ({"content-encoding": "deflate, gzip"}, packed("deflate", "gzip", content=TEXT.encode())),
-        ({"content-encoding": "identity, gzip"}, packed("gzip", content=TEXT.encode())),
-        ({}, packed("gzip", content=TEXT.encode())),
-        ({}, packed("deflate", content=TEXT.encode())),
-        ({"content-encoding": "identity"}, packed("gzip", content=TEXT.encode())),
-        ({"content-encoding": "gzip"}, packed("gzip", "gzip", content=TEXT.encode())),
-        ({"content-encoding": "br"}, packed("gzip", content=TEXT.encode())),
-        ({"content-encoding": "gzip"}, packed("deflate", content=TEXT.encode())),
-        ({"content-encoding": "gzip"}, TEXT.encode()),
-        ({"content-encoding": "deflate"}, TEXT.encode()),
-        ({"content-encoding": "of-tomorrow"}, TEXT.encode()),
-        # Two parts, a wrong sum, and a sum that is missing.
-        (
-            {"content-encoding": "gzip"},
-            packed("gzip", content=TEXT.encode()[:40]) + packed("gzip", content=TEXT.encode()[40:]),
-        ),
-        ({"content-encoding": "gzip"}, packed("gzip", content=TEXT.encode())[:-8] + b"12345678"),
-        ({"content-encoding": "gzip"}, packed("gzip", content=TEXT.encode())[:-8]),
-        ({"content-type": "application/json; charset=ISO-8859-1"}, TEXT.encode("latin-1")),
-        ({"content-type": "application/json"}, TEXT.encode("latin-1")),
-        ({"content-type": "application/json; charset=utf-8"}, TEXT.encode("latin-1")),
-        ({"content-type": "application/json; charset=ISO-8859-1"}, TEXT.encode()),
-        ({"content-type": 'application/json; charset="windows-1252"'}, TEXT.encode("cp1252")),
-        ({"content-type": "application/json;charset=of-tomorrow"}, TEXT.encode()),
-        ({"content-type": "application/json;charset=hex"}, TEXT.encode("latin-1")),
-        ({"content-type": "application/json; charset=cp037"}, TEXT.encode("cp037")),
-        ({}, TEXT.encode("utf-8-sig")),
-        ({}, TEXT.encode("utf-16")),
-        ({"content-type": "application/json; charset=utf-16le"}, TEXT.encode("utf-16-le")),
-        ({}, TEXT.encode("utf-32")),
-        (
-            {"content-encoding": "gzip", "content-type": "application/json; charset=ISO-8859-1"},
-            packed("gzip", content=TEXT.encode("latin-1")),
-        ),
-    ],
-    ids=lambda value: str(value) if isinstance(value, dict) else "",
-)
-async def test_an_answer_is_read_however_it_is_packed(headers: dict[str, str], content: bytes) -> None:
-    grant = await provider(sending(200, content, headers)).refresh(SECRET)
-    assert (grant.refresh_token, grant.expires_in) == ("ort-2", 28_800)
-    assert grant.account == {"account": {"email_address": "Zoë@example.com"}}
-
-
-@pytest.mark.parametrize("form", ["gzip", "deflate"])
-@pytest.mark.parametrize("named", [True, False])
-async def test_an_error_is_read_however_it_is_packed(form: str, named: bool) -> None:
-    headers = {"content-encoding": form} if named else {}
-    content = packed(form, content=json.dumps({"error": "invalid_grant"}).encode())
-    with pytest.raises(InvalidGrant):
-        await provider(sending(400, content, headers)).refresh(SECRET)
-
-
-@pytest.mark.parametrize("form", ["gzip", "deflate", "raw"])
-@pytest.mark.parametrize("times", [1, 2])
-async def test_what_unpacks_to_too_much_is_not_kept(form: str, times: int) -> None:
-    bomb = packed(*[form] * times, content=b" " * 20_000_000)
-    name = {"raw": "deflate"}.get(form, form)
-    tracemalloc.start()
-    error = await unavailable(sending(200, bomb[:MAX_ANSWER_BYTES], {"content-encoding": name}))
-    most = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert error.reason == "garbage"
-    assert most < 10 * MAX_ANSWER_BYTES
-
-
-@given(st.binary(max_size=300), st.sampled_from(["", "gzip", "deflate", "gzip,gzip,gzip,deflate,gzip"]))
-def test_no_bytes_are_more_than_an_answer_that_says_nothing(content: bytes, coding: str) -> None:
-    for start in (b"", b"\x1f\x8b\x08\x00", b"x\x9c", b"{"):
-        assert isinstance(members(start + content, coding, "text/plain; charset=utf-16"), dict | None)
-
-
-@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain; charset=utf-8", ""])
-async def test_a_form_is_read_as_well(kind: str) -> None:
-    form = b"access_token=oat-1&expires_in=28800&refresh_token=ort%2D2&scope=a+b&token_type=bearer"
-    grant = await provider(answering(200, form, {"content-type": kind})).refresh(SECRET)
-    assert (grant.access_token, grant.refresh_token, grant.scopes) == ("oat-1", "ort-2", ("a", "b"))
-    error = b"error=bad_refresh_token&error_description=x"
-    with pytest.raises(InvalidGrant):
-        await provider(answering(200, error, {"content-type": kind})).refresh(SECRET)
-
-
-def cut(content: bytes) -> Handler:
-    async def pieces() -> AsyncIterator[bytes]:
-        yield content
-        raise httpx.RemoteProtocolError("cut")
-
-    return lambda request: httpx.Response(200, content=pieces())
-
-
-async def test_an_answer_that_is_whole_before_it_breaks_off_is_read() -> None:
-    assert (await provider(cut(json.dumps(GOOD).encode())).refresh(SECRET)).refresh_token == "ort-2"
-
-
-@pytest.mark.parametrize(
-    "content", [json.dumps(GOOD).encode()[:-1], b"access_token=oat-1&refresh_token=ort", b""]
-)
-async def test_half_an_answer_is_lost(content: bytes) -> None:
-    error = await unavailable(cut(content))
-    assert (error.reason, error.maybe_spent) == ("answer_lost", True)
-
-
-async def test_an_answer_whose_end_does_not_come_is_read() -> None:
-    async def pieces() -> AsyncIterator[bytes]:
-        yield json.dumps(GOOD).encode()
-        await asyncio.sleep(5)
-
-    grant = await provider(lambda request: httpx.Response(200, content=pieces())).refresh(SECRET)
-    assert grant.refresh_token == "ort-2"
 
 
 async def test_an_answer_is_asked_for_as_it_is() -> None:

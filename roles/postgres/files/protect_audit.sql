@@ -22,7 +22,7 @@ EXCEPTION WHEN duplicate_object OR unique_violation THEN
 END
 $$;
 
--- Made again each time: whatever stood here under this name, nothing in it is the gateway's.
+-- The schema is created again on each run, so that it holds nothing but what this script creates.
 DROP SCHEMA IF EXISTS claude_oauth_audit CASCADE;
 CREATE SCHEMA claude_oauth_audit;
 

@@ -33,7 +33,7 @@ def demand_the_api(request: httpx.Request, answer: httpx.Response, now: float) -
     if answer.has_redirect_location:
         raise RedirectedAnswer(host, status)
     if status == httpx.codes.UNAUTHORIZED:
-        # About the credential, whatever it looks like: the token is replaced.
+        # A 401 is about the credential (RFC 9110 §15.5.2), in any form: the token is replaced.
         return
     header = answer.headers.get("content-type", "")
     kind = header.partition(";")[0].strip().lower()

@@ -18,14 +18,13 @@ from typing import Any, TypeVar
 from starlette.types import Receive
 
 from ..errors import InvalidInput
+from .body_memory import UNCOUNTED, HeldMemory
 from .errors import BodyTooLarge
 from .request_body import (
     DOUBLED,
     MAX_DEPTH,
     MEGABYTE,
-    UNCOUNTED,
     Body,
-    HeldMemory,
     NotJson,
     TooDeep,
     Upload,

@@ -20,6 +20,7 @@ from .acting import acting_for
 from .answers import NO_STORE, ErrorAnswer, answer_for, chat_answer_for
 from .anthropic_api import BATCHES, AnthropicApi, Incoming, Plan, asks_a_model
 from .batch_stream import BatchStream
+from .body_memory import BodyMemory, HeldMemory
 from .credentials import GatewayKey, KeyRing, candidates, is_of_the_provider, with_key_alone
 from .disconnect import ClientLeft, Departure
 from .errors import ClosedRoute, MethodNotAllowed, NoSuchModel, PackedBody, UnknownKey
@@ -35,9 +36,7 @@ from .models import Models, has_database
 from .request_body import (
     MEGABYTE,
     Body,
-    BodyMemory,
     ClientGone,
-    HeldMemory,
     Upload,
     json_body,
     read,
