@@ -247,7 +247,10 @@ class History(RuleBasedStateMachine):
         except NotLoggedIn:
             assert login is None, f"{user} is logged in"
         except ReauthRequired:
-            assert login in self.world.dropped | self.world.forfeited, f"{user} lost nothing"
+            # A logout that nothing remembers has still ended the login at the provider.
+            forgotten = login is None and user in self.world.forgotten
+            lost = login in self.world.dropped | self.world.forfeited
+            assert forgotten or lost, f"{user} lost nothing"
         else:
             assert login is not None, f"{user} is logged out"
             revoked = login in self.world.forfeited
@@ -288,3 +291,25 @@ def test_whatever_happens_to_the_tiers_no_token_is_lost_and_none_is_spent_twice(
             ),
         )
     figure(f"{counts.total()} steps: {counts}")
+
+
+def test_a_logout_that_only_lost_hosts_knew_of_brings_no_token_back(
+    database: TestDatabase, sandbox: SandboxProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A backup from before the logout is put back, and the hosts that remember it burn."""
+    with clock_of_the_world(database):
+        make = partial(World.create, database, sandbox, ("one", "two"), monkeypatch, tmp_path / "world")
+        state = History(make, Counter())
+        state.begin()
+        state.log_in(number=0, user="bob")
+        state.back_up()
+        state.log_out(number=0, user="bob")
+        state.put_back()
+        assert state._counts["backup put back"] == 1
+        state.burn(number=0)
+        assert state.world.forgotten == set()
+        state.burn(number=1)
+        assert state.world.forgotten == {"bob"}
+        state.start(number=0)
+        # It ends with everybody asking for a token, once all of them have expired.
+        state.teardown()

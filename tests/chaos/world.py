@@ -106,6 +106,8 @@ class World:
         # Logins whose newest token died with its process or on its way, and those that were tried once more.
         self.dropped: set[str] = set()
         self.forfeited: set[str] = set()
+        # Users whose logout only a lost host knew of, after a backup from before it was put back.
+        self.forgotten: set[str] = set()
         self.faults: list[str] = []
         self._ahead = 0.0
         self._dying_at: str | None = None
@@ -195,6 +197,11 @@ class World:
         for family in self.families().values():
             if family.first in self.logins.values() and family.last not in elsewhere:
                 self.dropped.add(family.first)
+        others = [other for other in self.hosts if other != host]
+        for row in self._database_rows() if self.database_up else self._rows:
+            known = any(self._noted(other, row.user).get("loggedOut") for other in others)
+            if row.token is not None and row.user not in self.logins and not known:
+                self.forgotten.add(row.user)
         shutil.rmtree(self.gateways.folder / host, ignore_errors=True)
         self._seen = {key: seen for key, seen in self._seen.items() if key[0] != f"file of {host}"}
 
@@ -267,11 +274,13 @@ class World:
         with suppress(LitellmOAuthError):
             await self.gateways.log_in(process.service, user, "somebody")
             (self.logins[user],) = set(self.families()) - before
+            self.forgotten.discard(user)
 
     async def log_out(self, process: Process, user: str) -> None:
         with suppress(LitellmOAuthError):
             await process.service.logout(user, actor=ACTOR)
             self.logins.pop(user, None)
+            self.forgotten.discard(user)
 
     async def rename(self, process: Process, user: str, new: str) -> None:
         with suppress(LitellmOAuthError):
@@ -374,8 +383,7 @@ class World:
             for host in self.hosts:
                 kept = [(one.token, one.generation) for one in self._documents(host) if one.user == row.user]
                 if row.token is None:
-                    floor = self.gateways.journal(host) / "generations" / _hashed(row.user)
-                    noted = json.loads(floor.read_text()) if floor.exists() else None
+                    noted = self._noted(host, row.user)
                     if kept or noted != {"generation": row.generation, "loggedOut": True}:
                         found.append(
                             f"{host}: {row.user} is logged out ({row.generation}), not {kept or noted}"
@@ -383,6 +391,12 @@ class World:
                 elif kept != [(row.token, row.generation)]:
                     found.append(f"{host}: {row.user} has {row.token, row.generation}, not {kept}")
         return found
+
+    def _noted(self, host: str, user: str) -> dict[str, Any]:
+        """What a host remembers of a user beside the tokens."""
+        floor = self.gateways.journal(host) / "generations" / _hashed(user)
+        noted: dict[str, Any] = json.loads(floor.read_text()) if floor.exists() else {}
+        return noted
 
     # -- what must be true
 
